@@ -1,0 +1,36 @@
+"""Who may see what: a project's owner and superusers; for anyone else it does not exist."""
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, text
+
+from orchestrator.errors import Forbidden, NotFound
+from orchestrator.keys import Caller
+
+_PROJECT = text("SELECT * FROM projects WHERE id = :project AND (:superuser OR owner_id = :user)")
+_COMMAND = text("SELECT * FROM commands WHERE id = :id AND project_id = :project")
+
+
+def enter(db: Connection, caller: Caller, project_id: UUID) -> Row[Any]:
+    """The project's row; raises NotFound, in the same words, where there is none or it is another's."""
+    values = {"project": project_id, "superuser": caller.is_superuser, "user": caller.user_id}
+    row = db.execute(_PROJECT, values).one_or_none()
+    if row is None:
+        raise NotFound(f"there is no project {project_id}")
+    return row
+
+
+def command(db: Connection, caller: Caller, project_id: UUID, command_id: UUID) -> Row[Any]:
+    """The command's row; raises NotFound where the caller cannot see it."""
+    enter(db, caller, project_id)
+    row = db.execute(_COMMAND, {"id": command_id, "project": project_id}).one_or_none()
+    if row is None:
+        raise NotFound(f"there is no command {command_id} in this project")
+    return row
+
+
+def demand_superuser(caller: Caller) -> None:
+    """Raises Forbidden for anyone but a superuser."""
+    if not caller.is_superuser:
+        raise Forbidden("only a superuser may do that")

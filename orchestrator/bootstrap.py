@@ -1,0 +1,103 @@
+"""From an empty database to one that can serve: schema at head, and a first administrator with a key."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, create_engine, text
+from uuid_utils.compat import uuid7
+
+from orchestrator import keys
+from orchestrator.settings import SettingsError, settings
+
+OLDEST_POSTGRESQL = 17
+"""transaction_timeout came with it; without it a frozen worker would hold its agents for good."""
+
+_ONE_AT_A_TIME = text("SELECT pg_advisory_lock(hashtext('orchestrator.bootstrap'))")
+_LET_GO = text("SELECT pg_advisory_unlock(hashtext('orchestrator.bootstrap'))")
+_ANY_USER = text("SELECT EXISTS (SELECT FROM users)")
+_FIRST_USER = text("INSERT INTO users (id, email, is_superuser) VALUES (:id, 'admin@localhost.local', true)")
+
+
+def prepare(database_url: str, key_file: Path | None) -> None:
+    """Migrate to head; where there is no user yet and a `key_file` is given, make an administrator and write the
+    key there, alone in the file, readable by its owner only. Safe to run from several hosts at once.
+
+    Raises SettingsError for a PostgreSQL that is too old.
+    """
+    engine = create_engine(database_url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as lock:
+        _check_version(lock)
+        lock.execute(_ONE_AT_A_TIME)
+        try:
+            _migrate(database_url)
+            if key_file is not None:
+                _first_administrator(database_url, key_file)
+        finally:
+            lock.execute(_LET_GO)
+    engine.dispose()
+
+
+def alembic_config() -> Config:
+    """Alembic's configuration; there is no ini file, the scripts lie beside this module."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    return config
+
+
+def head() -> str | None:
+    """The revision this code was written for."""
+    return ScriptDirectory.from_config(alembic_config()).get_current_head()
+
+
+def revision(db: Connection) -> str | None:
+    """The revision the database is at."""
+    return MigrationContext.configure(db).get_current_revision()
+
+
+def _check_version(db: Connection) -> None:
+    version = db.execute(text("SHOW server_version_num")).scalar_one()
+    if int(version) < OLDEST_POSTGRESQL * 10_000:
+        raise SettingsError(f"PostgreSQL {OLDEST_POSTGRESQL} or newer is needed; ORCH_DATABASE_URL leads to {version}")
+
+
+def _migrate(database_url: str) -> None:
+    engine = create_engine(database_url)
+    with engine.begin() as db:
+        config = alembic_config()
+        config.attributes["connection"] = db
+        command.upgrade(config, "head")
+    engine.dispose()
+
+
+def _first_administrator(database_url: str, key_file: Path) -> None:
+    engine = create_engine(database_url)
+    with engine.begin() as db:
+        if not db.execute(_ANY_USER).scalar_one():
+            user_id = uuid7()
+            db.execute(_FIRST_USER, {"id": user_id})
+            _, key = keys.issue(db, user_id, "first administrator")
+            # Written before the commit: a crash between the two leaves a useless file, never a lost key.
+            _write_private(key_file, key)
+    engine.dispose()
+
+
+def _write_private(path: Path, content: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    path.touch(mode=0o600)
+    path.write_text(content + "\n")
+
+
+def main() -> None:
+    """`python -m orchestrator.bootstrap`: prepare the database of ORCH_DATABASE_URL."""
+    url = settings().database_url
+    if url is None:
+        raise SettingsError("ORCH_DATABASE_URL is not set")
+    prepare(url, settings().home / "admin.key")
+
+
+if __name__ == "__main__":
+    main()

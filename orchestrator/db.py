@@ -1,0 +1,84 @@
+"""The way to PostgreSQL: one engine per process and kind of work, and `begin()`."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum
+from functools import cache
+
+from sqlalchemy import Connection, Engine, create_engine, event, exc
+from sqlalchemy.engine.interfaces import ExceptionContext
+
+from orchestrator.errors import Unavailable
+from orchestrator.settings import SettingsError, settings
+
+
+class Guard(Enum):
+    """How long the database lets one kind of work go on before it ends it for us.
+
+    A frozen or cut-off worker must free its agents within 10 s, a request must answer within seconds.
+    The drain's claim must walk its index in order: a sort or a hash over the whole backlog would cost
+    seconds at a million commands, and stale statistics make the planner want one.
+    """
+
+    DOOR = "-c lock_timeout=2s -c statement_timeout=5s -c idle_in_transaction_session_timeout=5s -c jit=off"
+    DRAIN = (
+        "-c transaction_timeout=8s -c idle_in_transaction_session_timeout=5s -c lock_timeout=3s -c jit=off"
+        " -c enable_hashjoin=off -c enable_mergejoin=off"
+    )
+    TOOL = "-c lock_timeout=5s -c statement_timeout=10min"
+
+
+@cache
+def engine(guard: Guard) -> Engine:
+    """The engine of this process for one kind of work; connects on first use.
+
+    Raises SettingsError where ORCH_DATABASE_URL is missing.
+    """
+    if settings().database_url is None:
+        raise SettingsError("ORCH_DATABASE_URL is not set; `orch up` sets it for its own processes")
+    made = create_engine(
+        settings().database_url or "",
+        pool_size=settings().web_threads + 2 if guard is Guard.DOOR else 2,
+        max_overflow=0,
+        pool_timeout=2,
+        connect_args={"options": f"{guard.value} -c TimeZone=UTC", "connect_timeout": 3, "application_name": f"orch-{guard.name.lower()}"},
+    )
+    event.listen(made, "handle_error", _translate)
+    return made
+
+
+@contextmanager
+def begin(guard: Guard = Guard.DOOR) -> Iterator[Connection]:
+    """One transaction: committed when the block ends, rolled back when it raises.
+
+    Raises Unavailable when the database cannot be reached, is too busy, or gave up waiting for a lock.
+    """
+    try:
+        with engine(guard).begin() as connection:
+            yield connection
+    except exc.TimeoutError as error:
+        raise Unavailable(retry_after=1) from error
+
+
+def forget_connections() -> None:
+    """After a fork: leave the parent's connections alone and open our own."""
+    for guard in Guard:
+        engine(guard).dispose(close=False)
+
+
+_BUSY = ("55P03", "57014", "25P03", "25P04", "40P01", "40001")
+"""SQLSTATEs of a wait that was cut short (lock, statement, transaction, idle) or lost to another (deadlock)."""
+
+
+def _translate(context: ExceptionContext) -> None:
+    error = context.original_exception
+    if context.is_disconnect or getattr(error, "sqlstate", None) in _BUSY or _is_connection_loss(error):
+        raise Unavailable(retry_after=1) from error
+
+
+def _is_connection_loss(error: BaseException) -> bool:
+    """A server that is starting, stopping or out of connections (class 08, 53, 57), or no server at all."""
+    state: str | None = getattr(error, "sqlstate", None)
+    if state is None:
+        return type(error).__name__ in ("OperationalError", "ConnectionTimeout")
+    return state[:2] in ("08", "53") or state in ("57P01", "57P02", "57P03")

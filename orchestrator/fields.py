@@ -1,0 +1,117 @@
+"""The kinds of values a request may carry, each with its rule; pydantic types, used by every body and query."""
+
+import json
+import re
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic_core import PydanticCustomError
+
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s.]+")
+
+MEMORY_BYTES = 16 * 1024
+
+
+class Body(BaseModel):
+    """A request body: unknown fields are refused, nothing is coerced."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+def wrong(message: str) -> PydanticCustomError:
+    """A violation whose message is ours, word for word."""
+    return PydanticCustomError("rule", message)  # type: ignore[arg-type]  # a variable is not a LiteralString
+
+
+def parse_uuid(value: Any) -> UUID:
+    """A UUID in its canonical form, in any case; raises a ValueError for any other spelling."""
+    if isinstance(value, UUID):
+        return value
+    if isinstance(value, str) and _UUID.fullmatch(value):
+        return UUID(value)
+    raise wrong("must be a UUID in the form 8-4-4-4-12")
+
+
+def _no_control(value: str) -> str:
+    if _CONTROL.search(value):
+        raise wrong("must not contain control characters")
+    return value
+
+
+def _small(value: dict[str, Any]) -> dict[str, Any]:
+    size = len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
+    if size > MEMORY_BYTES:
+        raise wrong(f"must be at most {MEMORY_BYTES} bytes as compact JSON, not {size}")
+    return value
+
+
+def _parse_money(value: Any) -> Any:
+    """A number or a decimal string; a float stands for the shortest decimal that reads back as it."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
+        raise wrong("must be a number or a decimal string")
+    text = str(value)
+    if not re.fullmatch(r"-?\d{1,20}(\.\d{1,30})?([eE][+-]?\d{1,3})?", text):
+        raise wrong("must be a number or a decimal string")
+    return Decimal(text)
+
+
+def _ten_decimals(value: Decimal) -> Decimal:
+    exponent = value.normalize().as_tuple().exponent
+    if isinstance(exponent, int) and exponent < -10:
+        raise wrong("must have at most 10 decimals")
+    return value.normalize()
+
+
+def _parse_time(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value
+    if not isinstance(value, str):
+        raise wrong("must be a time as in RFC 3339, such as 2026-01-31T12:00:00Z")
+    try:
+        time = datetime.fromisoformat(value)
+        return time.astimezone(UTC) if time.tzinfo else time
+    except (ValueError, OverflowError):
+        raise wrong("must be a time as in RFC 3339, such as 2026-01-31T12:00:00Z") from None
+
+
+def _lower_email(value: str) -> str:
+    if not _EMAIL.fullmatch(value):
+        raise wrong("must be an e-mail address")
+    return value.lower()
+
+
+def _refuse_null(value: Any) -> Any:
+    if value is None:
+        raise wrong("cannot be null; leave the field out to keep its value")
+    return value
+
+
+def _text(most: int, least: int = 0) -> StringConstraints:
+    return StringConstraints(strip_whitespace=True, min_length=least, max_length=most)
+
+
+NOT_NULL = BeforeValidator(_refuse_null)
+"""For an optional field of a PATCH that cannot be cleared: absent is fine, null is not."""
+LAX = Field(strict=False)
+"""For an enum: JSON brings its value as a string, which strict validation of Python objects would refuse."""
+
+Id = Annotated[UUID, BeforeValidator(parse_uuid)]
+Name = Annotated[str, _text(100, least=1), AfterValidator(_no_control)]
+Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=100)]
+Email = Annotated[str, _text(254, least=3), AfterValidator(_lower_email)]
+Task = Annotated[str, _text(2000)]
+Reference = Annotated[str, _text(500)]
+Session = Annotated[str, _text(255)]
+Reason = Annotated[str, _text(500)]
+Title = Annotated[str, _text(300, least=1), AfterValidator(_no_control)]
+Prose = Annotated[str, _text(20_000)]
+Memory = Annotated[dict[str, Any], AfterValidator(_small)]
+Time = Annotated[AwareDatetime, BeforeValidator(_parse_time)]
+Money = Annotated[Decimal, BeforeValidator(_parse_money), Field(ge=0, le=1_000_000), AfterValidator(_ten_decimals)]
+Tokens = Annotated[int, Field(ge=0, le=10**12)]
+Tasks = Annotated[int, Field(ge=0, le=10**6)]

@@ -1,0 +1,87 @@
+"""The life of an agent: statuses, verbs and the one table of moves. Pure: no time, no database, no HTTP."""
+
+from enum import StrEnum
+from itertools import product
+
+from orchestrator.errors import Refused
+
+
+class Status(StrEnum):
+    """Where an agent is in its life; an unborn one (its spawn still queued) has none."""
+
+    IDLE = "idle"
+    WORKING = "working"
+    WAITING = "waiting"
+    PAUSED = "paused"
+    TERMINATED = "terminated"
+
+
+class Verb(StrEnum):
+    """What can happen to an agent. Callers send the commands among them; events know all."""
+
+    SPAWN = "spawn"
+    WORK = "work"
+    WAIT = "wait"
+    REST = "rest"
+    PAUSE = "pause"
+    RESUME = "resume"
+    TERMINATE = "terminate"
+    UPDATE = "update"
+
+
+IDLE, WORKING, WAITING, PAUSED, TERMINATED = Status
+
+MOVES: dict[Verb, dict[Status | None, Status]] = {
+    Verb.SPAWN: {None: IDLE},
+    Verb.WORK: {IDLE: WORKING, WAITING: WORKING},
+    Verb.WAIT: {WORKING: WAITING},
+    Verb.REST: {WORKING: IDLE, WAITING: IDLE},
+    Verb.PAUSE: dict.fromkeys((IDLE, WORKING, WAITING), PAUSED),
+    Verb.RESUME: {PAUSED: IDLE},
+    Verb.TERMINATE: dict.fromkeys((IDLE, WORKING, WAITING, PAUSED), TERMINATED),
+}
+"""Every change of status there is, keyed by verb. `update` is absent: it moves by one of the others, or not at all."""
+
+COMMANDS = (Verb.SPAWN, Verb.PAUSE, Verb.RESUME, Verb.TERMINATE, Verb.UPDATE)
+"""The verbs a caller can send."""
+
+_EDGES: dict[tuple[Status | None, Status], Verb] = {
+    (before, after): verb for verb, moves in MOVES.items() for before, after in moves.items()
+}
+
+
+def move(status: Status | None, verb: Verb) -> Status:
+    """Where `verb` takes an agent that is in `status`; raises Refused where the table has no edge."""
+    try:
+        return MOVES[verb][status]
+    except KeyError:
+        raise _refusal(status, f"cannot {verb} an agent that is {status or 'not born yet'}") from None
+
+
+def edge(status: Status | None, target: Status) -> Verb:
+    """The verb that takes an agent from `status` to `target`; raises Refused where there is none."""
+    try:
+        return _EDGES[status, target]
+    except KeyError:
+        raise _refusal(status, f"an agent that is {status or 'not born yet'} cannot become {target}") from None
+
+
+def reachable(status: Status | None) -> list[Status]:
+    """The statuses one move away from `status`, in the order of `Status`."""
+    return [target for target in Status if (status, target) in _EDGES]
+
+
+def refuse_update(status: Status | None) -> Refused:
+    """The refusal of an update that a terminated agent gets, whatever the update says."""
+    return _refusal(status, f"an agent that is {status} cannot be updated")
+
+
+def edges() -> list[tuple[Verb, Status | None, Status]]:
+    """Every move as (verb, before, after), in table order."""
+    return [(_EDGES[b, a], b, a) for b, a in product((None, *Status), Status) if (b, a) in _EDGES]
+
+
+def _refusal(status: Status | None, why: str) -> Refused:
+    allowed = [str(target) for target in reachable(status)]
+    possible = f"possible now: {', '.join(allowed)}" if allowed else "nothing is possible any more"
+    return Refused(f"{why}; {possible}", field="status", current_status=status and str(status), allowed=allowed)

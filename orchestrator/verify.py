@@ -1,0 +1,128 @@
+"""The invariants, as SQL that finds what violates them. Nothing found is what every test, demo and fault must leave."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, text
+
+from orchestrator.lifecycle import Status, edges
+
+GRACE = "60 seconds"
+"""How long a command may be queued before it counts as lost."""
+
+_EDGES = ", ".join(f"('{before}', '{after}')" for _, before, after in edges() if before is not None)
+
+_LIFECYCLE_FIELDS = ("name", "current_task", "long_term_memory_ref", "session_id")
+"""What `changes` of the events fold into, as text; short_term_memory is compared as JSON beside them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One invariant, in a sentence, and how many rows violate it."""
+
+    name: str
+    sentence: str
+    violations: int
+
+
+INVARIANTS: dict[str, tuple[str, str]] = {
+    "I1": (
+        f"every command older than {GRACE} is closed",
+        f"SELECT id FROM commands WHERE state = 'queued' AND created_at < now() - interval '{GRACE}'",
+    ),
+    "I2": (
+        "an applied command has at most one event, any other none",
+        """SELECT e.command_id FROM events e JOIN commands c ON c.id = e.command_id
+           WHERE c.state <> 'applied' OR c.version <> e.version
+           UNION ALL SELECT command_id FROM events GROUP BY command_id HAVING count(*) > 1
+           UNION ALL
+           SELECT c.id FROM commands c LEFT JOIN events e ON e.command_id = c.id
+           WHERE c.state = 'applied' AND c.verb <> 'update' AND e.command_id IS NULL""",
+    ),
+    "I3": (
+        "an agent's versions are 1 to n, and n is its version",
+        """SELECT a.id FROM agents a LEFT JOIN events e ON e.agent_id = a.id GROUP BY a.id, a.version
+           HAVING count(e.version) <> a.version OR coalesce(min(e.version), 1) <> 1
+               OR coalesce(max(e.version), 0) <> a.version""",
+    ),
+    "I4": (
+        "each event begins where the one before it ended",
+        """SELECT agent_id FROM (
+               SELECT agent_id, before, lag(after) OVER (PARTITION BY agent_id ORDER BY version) AS previous FROM events
+           ) chained WHERE before IS DISTINCT FROM previous""",
+    ),
+    "I5": (
+        "every change of status is an edge of the table",
+        f"""SELECT agent_id FROM events
+           WHERE CASE WHEN before IS NULL THEN after <> 'idle'
+                ELSE before <> after AND (before, after) NOT IN ({_EDGES}) END""",
+    ),
+    "I6": (
+        "an agent is what its events make of it",
+        f"""SELECT a.id FROM agents a CROSS JOIN LATERAL (
+               SELECT (array_agg(e.after ORDER BY e.version DESC))[1] AS status,
+                   jsonb_object_agg(f.key, f.value ORDER BY e.version) FILTER (WHERE f.key IS NOT NULL) AS fields
+               FROM events e LEFT JOIN LATERAL jsonb_each(e.changes) f ON true WHERE e.agent_id = a.id
+           ) h
+           WHERE a.version > 0 AND (a.status IS DISTINCT FROM h.status
+               OR a.short_term_memory IS DISTINCT FROM coalesce(h.fields -> 'short_term_memory', '{{}}')
+               OR {" OR ".join(f"a.{f} IS DISTINCT FROM h.fields ->> '{f}'" for f in _LIFECYCLE_FIELDS)})""",
+    ),
+    "I7": (
+        "nothing follows a terminate but usage",
+        "SELECT agent_id FROM events WHERE before = 'terminated'",
+    ),
+    "I8a": (
+        "an agent's counters equal its counted ledger",
+        """SELECT a.id FROM agents a LEFT JOIN (
+               SELECT agent_id, sum(tasks_completed) AS tasks, sum(input_tokens + output_tokens) AS tokens,
+                   coalesce(sum(cost), 0) AS cost
+               FROM usage_entries WHERE folded GROUP BY agent_id
+           ) u ON u.agent_id = a.id
+           WHERE (a.tasks_completed, a.tokens_used, a.cost_incurred)
+               IS DISTINCT FROM (coalesce(u.tasks, 0), coalesce(u.tokens, 0), coalesce(u.cost, 0))""",
+    ),
+    "I8b": (
+        "a project's counters equal the sums over its agents",
+        f"""SELECT p.id FROM projects p
+           LEFT JOIN (
+               SELECT project_id, {", ".join(f"sum({s}) AS {s}" for s in Status)},
+                   sum(tasks_completed) AS tasks, sum(tokens_used) AS tokens, sum(cost_incurred) AS cost
+               FROM project_counters GROUP BY project_id
+           ) k ON k.project_id = p.id
+           LEFT JOIN (
+               SELECT project_id, {", ".join(f"count(*) FILTER (WHERE status = '{s}') AS {s}" for s in Status)},
+                   sum(tasks_completed) AS tasks, sum(tokens_used) AS tokens, sum(cost_incurred) AS cost
+               FROM agents GROUP BY project_id
+           ) a ON a.project_id = p.id
+           WHERE {" OR ".join(f"coalesce(k.{c}, 0) <> coalesce(a.{c}, 0)" for c in (*Status, "tasks", "tokens", "cost"))}""",
+    ),
+    "I9": (
+        "every command, event and entry names an agent of its project",
+        """SELECT c.id FROM commands c LEFT JOIN agents a ON a.id = c.agent_id AND a.project_id = c.project_id
+           WHERE a.id IS NULL
+           UNION ALL
+           SELECT e.agent_id FROM events e LEFT JOIN agents a ON a.id = e.agent_id AND a.project_id = e.project_id
+           WHERE a.id IS NULL
+           UNION ALL
+           SELECT u.agent_id FROM usage_entries u
+           LEFT JOIN agents a ON a.id = u.agent_id AND a.project_id = u.project_id WHERE a.id IS NULL""",
+    ),
+    "I10": (
+        "a request belongs to one user and key, and what it made exists",
+        """SELECT r.user_id FROM requests r LEFT JOIN commands c ON c.id = r.command_id
+           WHERE r.command_id IS NOT NULL AND c.id IS NULL
+           UNION ALL SELECT user_id FROM requests GROUP BY user_id, key HAVING count(*) > 1""",
+    ),
+}
+
+
+_ONE_SNAPSHOT = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+
+
+def check(db: Connection) -> list[Finding]:
+    """Every invariant with its count, all judged on one snapshot; the transaction must have just begun."""
+    db.execute(_ONE_SNAPSHOT)
+    return [
+        Finding(name, sentence, db.execute(text(f"SELECT count(*) FROM ({sql}) offenders")).scalar_one())
+        for name, (sentence, sql) in INVARIANTS.items()
+    ]

@@ -1,0 +1,144 @@
+"""Real servers, real workers: PostgreSQL and Valkey from wheels (or from ORCH_DATABASE_URL and ORCH_REDIS_URL), Celery
+as a process. Only the clock and the bell ever have stand-ins."""
+
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from flask_openapi3 import OpenAPI
+from sqlalchemy import create_engine, make_url, text
+
+from orchestrator import db as database
+from orchestrator import limits
+from orchestrator.bootstrap import prepare
+from orchestrator.settings import settings
+from tests.stage import Api, Project, Worker
+
+CACHES = (settings, database.engine, limits.limits, limits._shares, limits._script)
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for what the session's servers keep; the unprivileged account PostgreSQL runs under can reach it."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="session")
+def servers(home: Path) -> Iterator[tuple[str, str]]:
+    """The URLs of a PostgreSQL database and a Redis for this session."""
+    with ExitStack() as stack:
+        database_url = os.environ.get("ORCH_DATABASE_URL") or stack.enter_context(_postgres(home))
+        redis_url = os.environ.get("ORCH_REDIS_URL") or stack.enter_context(_valkey(home))
+        yield database_url, redis_url
+
+
+@pytest.fixture(scope="session")
+def template(servers: tuple[str, str], home: Path) -> Iterator[tuple[str, str]]:
+    """The name of a migrated database with one administrator, to be copied, and the administrator's key."""
+    name = f"orch_template_{uuid4().hex[:8]}"
+    key_file = home / "template.key"
+    with _database(servers[0], name) as url:
+        prepare(url, key_file)
+        yield name, key_file.read_text().strip()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def world(servers: tuple[str, str], template: tuple[str, str], home: Path) -> Iterator[None]:
+    """The environment every process of this session sees: one database, one Redis, no limits."""
+    with _database(servers[0], f"orch_test_{uuid4().hex[:8]}", template[0]) as url, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ORCH_DATABASE_URL", url)
+        patch.setenv("ORCH_REDIS_URL", servers[1])
+        patch.setenv("ORCH_HOME", str(home))
+        patch.setenv("ORCH_LIMITS", '{"*": "off"}')
+        patch.setenv("ORCH_WAITERS", "200")
+        _forget()
+        yield
+        _forget()
+
+
+@pytest.fixture
+def alone(servers: tuple[str, str], template: tuple[str, str]) -> Iterator[str]:
+    """A database of this test's own, that no worker drains but those the test starts; its URL."""
+    with _database(servers[0], f"orch_alone_{uuid4().hex[:8]}", template[0]) as url:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("ORCH_DATABASE_URL", url)
+            _forget()
+            yield url
+        _forget()
+
+
+@pytest.fixture(scope="session")
+def worker(world: None, home: Path) -> Iterator[Worker]:
+    """The session's Celery worker: a process with two children."""
+    with Worker.start(home / "worker.log") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def app(world: None) -> OpenAPI:
+    """The Flask application, in this process."""
+    from web import create_app  # noqa: PLC0415  # after the world is set
+
+    return create_app()
+
+
+@pytest.fixture
+def admin(app: OpenAPI, template: tuple[str, str]) -> Api:
+    """The API as the administrator sees it."""
+    return Api(app.test_client(), template[1])
+
+
+@pytest.fixture
+def project(admin: Api, worker: Worker) -> Project:
+    """A new project with an agent type, whose commands the session's worker applies."""
+    return Project.make(admin)
+
+
+@pytest.fixture
+def quiet(admin: Api, alone: str) -> Project:
+    """A new project in a database that nobody drains."""
+    return Project.make(admin)
+
+
+def _forget() -> None:
+    """Let this process read its settings, and connect, anew."""
+    if database.engine.cache_info().currsize:
+        for guard in database.Guard:
+            database.engine(guard).dispose()
+    for cached in CACHES:
+        cached.cache_clear()
+
+
+class _database:  # noqa: N801  # reads as the context manager it is
+    """A database on the given server, dropped at the end; a copy of `template` where one is named."""
+
+    def __init__(self, server: str, name: str, template: str | None = None) -> None:
+        self._server, self._name, self._template = server, name, template
+
+    def __enter__(self) -> str:
+        self._run(f"CREATE DATABASE {self._name}" + (f" TEMPLATE {self._template}" if self._template else ""))
+        return make_url(self._server).set(database=self._name).render_as_string(hide_password=False)
+
+    def __exit__(self, *_: object) -> None:
+        self._run(f"DROP DATABASE IF EXISTS {self._name} WITH (FORCE)")
+
+    def _run(self, statement: str) -> None:
+        engine = create_engine(self._server, isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.execute(text(statement))
+        engine.dispose()
+
+
+def _postgres(home: Path) -> AbstractContextManager[str]:
+    from orchestrator.embedded import postgres  # noqa: PLC0415  # only where no server is given
+
+    return postgres(home)
+
+
+def _valkey(home: Path) -> AbstractContextManager[str]:
+    from orchestrator.embedded import valkey  # noqa: PLC0415  # only where no server is given
+
+    return valkey(home)

@@ -1,0 +1,191 @@
+"""What tests act with: the API as one caller sees it, a project to act in, a worker process, and waiting for facts."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+from uuid import UUID, uuid4
+
+from flask.testing import FlaskClient
+from sqlalchemy import Connection, text
+from werkzeug.test import TestResponse
+
+from orchestrator import drain as drains
+from orchestrator import verify
+from orchestrator.db import Guard, begin
+from orchestrator.drain import Batch, Drainer
+
+ROOT = Path(__file__).parent.parent
+WAIT = {"Prefer": "wait=10"}
+
+
+def eventually(fact: Callable[[], Any], seconds: float = 10) -> Any:
+    """What `fact` returns as soon as it is true; fails after so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not (found := fact()):
+        assert time.monotonic() < deadline, f"not within {seconds} s: {getattr(fact, '__name__', fact)}"
+        time.sleep(0.01)
+    return found
+
+
+def drain(limit: int = 500, mailbox: int = drains.MAILBOX) -> Batch:
+    """One batch, as a worker does it, in this process."""
+    with begin(Guard.DRAIN) as db:
+        return Drainer(slot=7, task_id="a-task").drain(db, drains.claim(db, limit), mailbox)
+
+
+def violations() -> dict[str, int]:
+    """The invariants that do not hold."""
+    with begin(Guard.TOOL) as db:
+        return {found.name: found.violations for found in verify.check(db) if found.violations}
+
+
+def sql(statement: str, **values: Any) -> list[Any]:
+    """The rows of a statement, in a transaction of its own."""
+    with begin(Guard.TOOL) as db:
+        return run(db, statement, **values)
+
+
+def run(db: Connection, statement: str, **values: Any) -> list[Any]:
+    """The rows of a statement."""
+    result = db.execute(text(statement), values)
+    return list(result.all()) if result.returns_rows else []
+
+
+@dataclass(frozen=True)
+class Api:
+    """The API as one caller sees it. A path that does not begin with a slash is below /api/v1."""
+
+    client: FlaskClient
+    key: str | None
+
+    def __call__(self, method: str, path: str, body: Any = None, **headers: str) -> TestResponse:
+        """One request; header names are written with underscores."""
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        if self.key is not None:
+            given.setdefault("Authorization", f"Bearer {self.key}")
+        url = path if path.startswith("/") else f"/api/v1/{path}"
+        return self.client.open(url, method=method, json=body, headers=given)
+
+    def get(self, path: str, **headers: str) -> TestResponse:
+        """GET."""
+        return self("GET", path, **headers)
+
+    def post(self, path: str, body: Any = None, **headers: str) -> TestResponse:
+        """POST."""
+        return self("POST", path, body, **headers)
+
+    def patch(self, path: str, body: Any = None, **headers: str) -> TestResponse:
+        """PATCH."""
+        return self("PATCH", path, body, **headers)
+
+    def delete(self, path: str, body: Any = None, **headers: str) -> TestResponse:
+        """DELETE."""
+        return self("DELETE", path, body, **headers)
+
+    def user(self, **more: Any) -> "Api":
+        """A new user's view of the same API; this caller must be a superuser."""
+        made = self.post("users", {"email": f"{uuid4().hex}@example.org"} | more)
+        key = self.post("keys", {"name": "test", "user_id": made.json["id"]})  # type: ignore[index]
+        return Api(self.client, key.json["key"])  # type: ignore[index]
+
+
+@dataclass(frozen=True)
+class Project:
+    """A project to act in, with one agent type."""
+
+    api: Api
+    id: str
+    type_id: str
+
+    @classmethod
+    def make(cls, api: Api, owner: Api | None = None) -> Self:
+        """A new project; `api` must be a superuser's."""
+        made = (owner or api).post("projects", {"name": f"Project {uuid4().hex[:8]}"})
+        kind = api.post("agent-types", {"name": f"Type {uuid4().hex[:8]}"})
+        assert (made.status_code, kind.status_code) == (201, 201), (made.json, kind.json)
+        return cls(owner or api, made.json["id"], kind.json["id"])  # type: ignore[index]
+
+    @property
+    def path(self) -> str:
+        """Its address."""
+        return f"projects/{self.id}"
+
+    def agent(self, agent_id: str | UUID) -> str:
+        """The address of one of its agents."""
+        return f"{self.path}/agents/{agent_id}"
+
+    def spawn(self, wait: bool = True, **body: Any) -> dict[str, Any]:
+        """A new agent as the API shows it; the command where it is not waited for."""
+        wanted = {"agent_type_id": self.type_id, "name": "scout"} | body
+        answer = self.api.post(f"{self.path}/agents", wanted, **(WAIT if wait else {}))
+        assert answer.status_code == (201 if wait else 202), answer.json
+        return answer.json  # type: ignore[return-value]
+
+    def born(self, **body: Any) -> str:
+        """The id of a new agent in a project that nobody drains: drained here."""
+        agent_id: str = self.spawn(wait=False, **body)["agent_id"]
+        drain()
+        return agent_id
+
+    def send(self, agent_id: str, verb: str, **body: Any) -> dict[str, Any]:
+        """A command for an agent, not waited for."""
+        if verb == "update":
+            answer = self.api.patch(self.agent(agent_id), body)
+        elif verb == "terminate":
+            answer = self.api.delete(self.agent(agent_id), body)
+        else:
+            answer = self.api.post(f"{self.agent(agent_id)}/{verb}", body)
+        assert answer.status_code == 202, answer.json
+        return answer.json  # type: ignore[return-value]
+
+    def command(self, command_id: str, **headers: str) -> dict[str, Any]:
+        """A command as it stands."""
+        return self.api.get(f"{self.path}/commands/{command_id}", **headers).json  # type: ignore[return-value]
+
+    def in_status(self, status: str, **body: Any) -> str:
+        """The id of a new agent in this status."""
+        agent_id: str = self.spawn(**body)["id"]
+        ways = {"waiting": ["working", "waiting"], "idle": []}
+        for step in ways.get(status, [status]):
+            moved = self.api.patch(self.agent(agent_id), {"status": step}, **WAIT)
+            assert moved.status_code == 200, moved.json
+        return agent_id
+
+
+@dataclass
+class Worker:
+    """A Celery worker as a process, with its children."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @classmethod
+    @contextmanager
+    def start(cls, log: Path, concurrency: int = 2, **environment: str) -> Iterator[Self]:
+        """Start one and wait until it has drained; it ends with the block."""
+        command = ["-A", "workers.app", "worker", "--without-gossip", "--without-mingle", "-E", "-l", "warning"]
+        command += ["-Q", "commands,upkeep", "-c", str(concurrency), "-n", f"{uuid4().hex[:8]}@%h"]
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-W", "ignore", "-m", "celery", *command],
+                cwd=ROOT,
+                env=os.environ | environment,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        try:
+            yield cls(process, log)
+        finally:
+            process.terminate()
+            try:
+                process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, 9)
+                process.wait(timeout=5)

@@ -1,0 +1,94 @@
+"""claim → load → decide → record, batch by batch, in a database that nobody else drains."""
+
+from tests.stage import Project, drain, run, sql, violations
+
+
+def test_a_spawn_makes_an_idle_agent_with_one_event(quiet: Project) -> None:
+    spawn = quiet.spawn(wait=False, name="scout", reason="a test")
+
+    batch = drain()
+
+    agent = quiet.api.get(quiet.agent(spawn["agent_id"])).json
+    events = quiet.api.get(f"{quiet.agent(spawn['agent_id'])}/events").json["data"]
+    assert batch.count("applied") == 1
+    assert (agent["status"], agent["version"], agent["last_activity_at"]) == ("idle", 1, None)
+    assert [(e["verb"], e["before"], e["after"], e["reason"]) for e in events] == [("spawn", None, "idle", "a test")]
+
+
+def test_a_refusal_is_recorded_and_the_mailbox_goes_on(quiet: Project) -> None:
+    agent = quiet.born()
+    resume, pause = quiet.send(agent, "resume"), quiet.send(agent, "pause")
+
+    drain()
+
+    resume, pause = quiet.command(resume["id"]), quiet.command(pause["id"])
+    assert (resume["state"], resume["error"]["code"], resume["version"]) == ("rejected", "invalid_transition", 1)
+    assert (pause["state"], pause["error"], pause["version"]) == ("applied", None, 2)
+    assert pause["task_id"] == "a-task"
+    assert violations() == {}
+
+
+def test_an_unborn_agent_is_shown_nowhere_and_takes_commands(quiet: Project) -> None:
+    spawn = quiet.spawn(wait=False)
+    pause = quiet.send(spawn["agent_id"], "pause")
+
+    assert quiet.api.get(quiet.agent(spawn["agent_id"])).status_code == 404
+    assert quiet.api.get(f"{quiet.path}/agents").json["pagination"]["total"] == 0
+    drain()
+
+    assert quiet.command(pause["id"])["state"] == "applied"
+    assert quiet.api.get(quiet.agent(spawn["agent_id"])).json["status"] == "paused"
+
+
+def test_one_busy_agent_does_not_fill_a_batch(quiet: Project) -> None:
+    busy, other = quiet.born(), quiet.born()
+    for verb in ["pause", "resume"] * 30:
+        quiet.send(busy, verb)
+    last = quiet.send(other, "pause")
+
+    batch = drain()
+
+    assert batch.count("applied") == 51
+    assert quiet.command(last["id"])["state"] == "applied"
+
+
+def test_usage_is_folded_into_agent_and_project(quiet: Project) -> None:
+    agent = quiet.born()
+    entries = [{"report_id": str(n), "input_tokens": 10, "output_tokens": 1, "cost": 0.1} for n in range(10)]
+    quiet.api.post(f"{quiet.agent(agent)}/usage", {"entries": entries})
+
+    batch = drain()
+
+    shown = quiet.api.get(quiet.agent(agent)).json
+    total = quiet.api.get(f"{quiet.path}/agents/metrics").json
+    assert batch.folded == 1
+    assert (shown["tokens_used"], shown["cost_incurred"], shown["version"]) == (110, "1", 1)
+    assert (total["total_tokens_used"], total["total_cost_incurred"]) == (110, "1")
+    assert violations() == {}
+
+
+def test_usage_of_an_unborn_agent_is_counted_once_it_is_born(quiet: Project) -> None:
+    spawn = quiet.spawn(wait=False)
+    quiet.api.post(f"{quiet.agent(spawn['agent_id'])}/usage", {"entries": [{"report_id": "1", "output_tokens": 7}]})
+
+    while not drain().empty:
+        pass
+
+    assert quiet.api.get(quiet.agent(spawn["agent_id"])).json["tokens_used"] == 7
+
+
+def test_a_locked_agent_with_a_full_mailbox_holds_up_nobody_else(quiet: Project) -> None:
+    from orchestrator.db import Guard, begin
+
+    locked, others = quiet.born(), [quiet.born() for _ in range(20)]
+    for verb in ["pause", "resume"] * 30:
+        quiet.send(locked, verb)
+    for agent in others:
+        quiet.send(agent, "pause")
+
+    with begin(Guard.TOOL) as db:
+        run(db, "SELECT 1 FROM agents WHERE id = :id FOR UPDATE", id=locked)
+        batch = drain(limit=30)
+
+    assert batch.count("applied") == 20
+    assert len(sql("SELECT 1 FROM commands WHERE state = 'queued'")) == 60

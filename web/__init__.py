@@ -1,0 +1,62 @@
+"""The door: a Flask app that parses, calls one function, and answers."""
+
+from flask import Response, request
+from flask.globals import request_ctx
+from flask_openapi3 import OpenAPI
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from orchestrator import limits, logs
+from orchestrator.settings import settings
+from web import agents, commands, docs, events, gate, measures, ops, people, problems, projects, schemas, usage
+from web.body import JsonRequest
+from web.waiters import waiters
+from workers import bell
+
+BLUEPRINTS = (agents.bp, commands.bp, events.bp, usage.bp, people.bp, projects.bp, ops.bp)
+
+
+def create_app() -> OpenAPI:
+    """The WSGI application of one process: listening for the workers, its settings checked."""
+    logs.configure("web")
+    limits.limits()
+    app = _app()
+    if settings().trusted_proxies:
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings().trusted_proxies)  # type: ignore[method-assign]
+    waiters()
+    bell.ring()  # a worker that answers it is heard, and this process is ready
+    return app
+
+
+def _app() -> OpenAPI:
+    app = OpenAPI(
+        __name__,
+        info=docs.INFO,
+        security_schemes=docs.SECURITY,
+        doc_ui=False,
+        validation_error_model=schemas.Problem,
+        validation_error_callback=problems.invalid,
+        static_folder=None,
+    )
+    app.request_class = JsonRequest
+    app.url_map.merge_slashes = False
+    app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
+    app.openapi_extensions = {"security": [{"key": []}]}
+    measures.install(app)
+    gate.install(app)
+    app.before_request(_options)
+    problems.install(app)
+    for blueprint in BLUEPRINTS:
+        app.register_api(blueprint)
+    app.register_blueprint(ops.plain)
+    docs.install(app)
+    return app
+
+
+def _options() -> Response | None:
+    """OPTIONS answers 204 with Allow, in the same way everywhere."""
+    if request.method != "OPTIONS" or request_ctx.url_adapter is None:
+        return None
+    allowed = sorted({*request_ctx.url_adapter.allowed_methods(), "OPTIONS"})
+    if allowed == ["OPTIONS"]:
+        return None
+    return Response(status=204, headers={"Allow": ", ".join(allowed)})

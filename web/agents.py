@@ -1,0 +1,164 @@
+"""The nine endpoints the project exists for."""
+
+from typing import Any
+
+from flask import Response, g, request
+from flask_openapi3 import APIBlueprint, Tag
+from sqlalchemy import Row
+
+from orchestrator import access, accept, queries
+from orchestrator.db import begin
+from orchestrator.errors import Invalid, Violation
+from orchestrator.fields import Reason
+from orchestrator.lifecycle import Status
+from orchestrator.orders import Order, Pause, Resume, Spawn, Terminate, Update
+from pydantic import TypeAdapter, ValidationError
+from web import answers, gate, headers, schemas
+from web.docs import OPERATION_ID, errors
+
+bp = APIBlueprint(
+    "agents",
+    __name__,
+    url_prefix=f"{gate.PREFIX}/projects/<project_id>/agents",
+    abp_tags=[Tag(name="agents", description="Spawn, watch, change and end agents.")],
+    operation_id_callback=OPERATION_ID,
+)
+
+_ACCEPTED: dict[int, Any] = {202: schemas.Command}
+_REASON = TypeAdapter(Reason)
+
+
+@bp.post("", responses={201: schemas.Agent} | _ACCEPTED | errors(404, 409, 422))
+def spawn_agent(path: schemas.ProjectPath, body: Spawn) -> Response:
+    """Bring an agent to life."""
+    once = headers.once(body.model_dump(mode="json"))
+    with begin() as db:
+        accepted = accept.spawn(db, g.caller, path.project_id, body, once=once)
+    return answers.conclude(accepted, _show_born, 201)
+
+
+@bp.get("", responses={200: schemas.AgentPage} | errors(404, 422))
+def list_project_agents(path: schemas.ProjectPath, query: schemas.AgentQuery) -> Response:
+    """The project's agents, newest first."""
+    if query.cursor is not None and "page" in query.model_fields_set:
+        raise Invalid(Violation("give either page or cursor", "cursor"))
+    wanted = queries.Filter(query.status, query.type, query.q)
+    with begin() as db:
+        access.enter(db, g.caller, path.project_id)
+        if query.cursor is None:
+            page = queries.page(db, path.project_id, wanted, query.page, query.limit)
+        else:
+            page = queries.page_after(db, path.project_id, wanted, query.cursor, query.limit)
+    return answers.reply(_page_shape(page))
+
+
+@bp.get("/metrics", responses={200: schemas.Metrics} | errors(404))
+def get_project_agent_metrics(path: schemas.ProjectPath) -> Response:
+    """Sums over all agents of the project, the terminated ones too."""
+    with begin() as db:
+        access.enter(db, g.caller, path.project_id)
+        row = queries.metrics(db, path.project_id)
+    return answers.reply(_metrics(row, {status: getattr(row, status) for status in Status}))
+
+
+@bp.get("/<agent_id>", responses={200: schemas.Agent} | errors(404))
+def get_agent(path: schemas.AgentPath) -> Response:
+    """One agent."""
+    with begin() as db:
+        return _show(queries.agent(db, g.caller, path.project_id, path.agent_id))
+
+
+@bp.patch("/<agent_id>", responses={200: schemas.Agent} | _ACCEPTED | errors(404, 409, 412, 422))
+def update_agent(path: schemas.AgentPath, body: Update) -> Response:
+    """Change an agent's fields, its status among them."""
+    return answers.conclude(_accept(path, body), _show_now)
+
+
+@bp.post("/<agent_id>/pause", responses={200: schemas.Agent} | _ACCEPTED | errors(404, 409, 412, 422))
+def pause_agent(path: schemas.AgentPath, body: Pause) -> Response:
+    """Stop an agent until it is resumed."""
+    return answers.conclude(_accept(path, body), _show_now)
+
+
+@bp.post("/<agent_id>/resume", responses={200: schemas.Agent} | _ACCEPTED | errors(404, 409, 412, 422))
+def resume_agent(path: schemas.AgentPath, body: Resume) -> Response:
+    """Let a paused agent go on."""
+    return answers.conclude(_accept(path, body), _show_now)
+
+
+@bp.delete("/<agent_id>", responses={200: schemas.Terminated} | _ACCEPTED | errors(404, 409, 412, 422))
+def terminate_agent(path: schemas.AgentPath, body: Terminate) -> Response:
+    """End an agent for good."""
+    reason = request.headers.get("X-Reason")
+    if reason is not None and body.reason is None:
+        body = Terminate(reason=_header_reason(reason))
+    return answers.conclude(_accept(path, body), _say_terminated)
+
+
+@bp.get("/<agent_id>/metrics", responses={200: schemas.Metrics} | errors(404))
+def get_agent_metrics(path: schemas.AgentPath) -> Response:
+    """The same sums for one agent."""
+    with begin() as db:
+        row = queries.agent(db, g.caller, path.project_id, path.agent_id)
+    return answers.reply(_metrics(row, {status: int(row.status == status) for status in Status}))
+
+
+def _accept(path: schemas.AgentPath, order: Order) -> accept.Accepted:
+    once = headers.once(order.model_dump(mode="json", exclude_unset=True))
+    precondition = headers.precondition()
+    with begin() as db:
+        return accept.accept(
+            db, g.caller, path.project_id, path.agent_id, order, once=once, precondition=precondition
+        )
+
+
+def _show(row: Row[Any]) -> Response:
+    return answers.reply(schemas.Agent.model_validate(row), ETag=f'"{row.version}"')
+
+
+def _show_now(command: Row[Any]) -> Response:
+    return _show(answers.agent_row(command))
+
+
+def _show_born(command: Row[Any]) -> Response:
+    response = _show_now(command)
+    response.headers["Location"] = f"{gate.PREFIX}/projects/{command.project_id}/agents/{command.agent_id}"
+    return response
+
+
+def _say_terminated(command: Row[Any]) -> Response:
+    name = answers.agent_row(command).name
+    return answers.reply(schemas.Terminated(success=True, message=f"Agent '{name}' has been terminated"))
+
+
+def _header_reason(value: str) -> str:
+    try:
+        return _REASON.validate_python(value)
+    except ValidationError:
+        raise Invalid(Violation("must have at most 500 characters", "X-Reason")) from None
+
+
+def _metrics(row: Row[Any], by_status: dict[Status, int]) -> schemas.Metrics:
+    return schemas.Metrics(
+        total_instances=sum(by_status.values()),
+        active_instances=by_status[Status.WORKING],
+        idle_instances=by_status[Status.IDLE],
+        total_tasks_completed=row.tasks_completed,
+        total_tokens_used=int(row.tokens_used),
+        total_cost_incurred=row.cost_incurred,
+        by_status=by_status,
+    )
+
+
+def _page_shape(page: queries.Page) -> schemas.AgentPage:
+    by_number = {
+        "total": page.total,
+        "total_is_at_least": page.total_is_at_least,
+        "page": page.page,
+        "page_size": len(page.rows),
+        "total_pages": page.total_pages,
+        "has_next": page.more,
+        "has_prev": page.page > 1,
+        "next_cursor": page.next_cursor,
+    }
+    return schemas.AgentPage.model_validate({"data": page.rows, "pagination": by_number})

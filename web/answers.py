@@ -1,0 +1,112 @@
+"""How rows become answers: one way to render, and the two answers a mutation can have."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from flask import Response, g
+from pydantic import BaseModel
+from sqlalchemy import Row
+
+from orchestrator import access, logs, queries
+from orchestrator.accept import Accepted
+from orchestrator.db import begin
+from orchestrator.errors import Conflict, Problem, recall
+from orchestrator.models import State
+from web import gate, headers, schemas
+from web.waiters import waiters
+from workers import bell
+
+log = logs.logger("web")
+
+Render = Callable[[Row[Any]], Response]
+
+
+def reply(shape: BaseModel, status: int = 200, **more: str) -> Response:
+    """An answer of this shape."""
+    return Response(shape.model_dump_json(), status, headers=more, content_type="application/json")
+
+
+def actor(row: Row[Any]) -> dict[str, Any]:
+    """Who asked for this command or made this event."""
+    return {"type": row.actor_type, "id": row.actor_id}
+
+
+def command_shape(row: Row[Any]) -> schemas.Command:
+    """A command's row as its public shape."""
+    return schemas.Command.model_validate(row._asdict() | {"actor": actor(row), "requested_at": row.created_at})
+
+
+def conclude(accepted: Accepted, render: Render, status: int = 200) -> Response:
+    """Ring, wait as long as the request prefers, and answer: with `render`'s agent, the refusal, or 202."""
+    command = accepted.command
+    bell.ring()
+    log.info("command_accepted", command_id=str(command.id), agent_id=str(command.agent_id), verb=command.verb)
+    response = _settled(command, render, status) or _pending(command)
+    return mark_wait(replayable(response, accepted.replayed))
+
+
+def replayable(response: Response, replayed: bool) -> Response:
+    """Say so where an earlier request with the same Idempotency-Key made what is answered."""
+    if replayed:
+        response.headers["Idempotency-Replayed"] = "true"
+    return response
+
+
+def mark_wait(response: Response) -> Response:
+    """Echo the wait this request preferred."""
+    preferred = headers.preferred_wait()
+    if preferred is not None:
+        response.headers["Preference-Applied"] = f"wait={preferred:g}"
+    return response
+
+
+def await_closed(command: Row[Any], seconds: float) -> Row[Any] | None:
+    """The command's row once it is closed; None if it is still queued after so many seconds."""
+    if command.state != State.QUEUED:
+        return command
+    if not seconds:
+        return None
+    latest: list[Row[Any]] = []
+
+    def done() -> bool:
+        with begin() as db:
+            latest[:] = [access.command(db, g.caller, command.project_id, command.id)]
+        return bool(latest[0].state != State.QUEUED)
+
+    return latest[0] if waiters().wait(command.id, seconds, done) else None
+
+
+def page(shape: type[BaseModel], rows: Iterable[Any], next_cursor: str | None) -> Response:
+    """A page by cursor; `shape` is the page's model."""
+    items = [row if isinstance(row, dict | BaseModel) else row._asdict() for row in rows]
+    return reply(shape.model_validate({"data": items, "pagination": {"next_cursor": next_cursor}}))
+
+
+def agent_row(command: Row[Any]) -> Row[Any]:
+    """The command's agent as it stands now."""
+    with begin() as db:
+        return queries.agent(db, g.caller, command.project_id, command.agent_id)
+
+
+def _settled(command: Row[Any], render: Render, status: int) -> Response | None:
+    seconds = headers.wait()
+    closed = await_closed(command, seconds) if seconds else None
+    if closed is None:
+        return None
+    if closed.state != State.APPLIED:
+        raise _failure(closed)
+    response = render(closed)
+    response.status_code = status
+    return response
+
+
+def _failure(command: Row[Any]) -> Problem:
+    if command.state == State.CANCELLED:
+        return Conflict(f"command {command.id} was cancelled", command_id=str(command.id))
+    return recall(command.error, command_id=str(command.id))
+
+
+def _pending(command: Row[Any]) -> Response:
+    location = f"{gate.PREFIX}/projects/{command.project_id}/commands/{command.id}"
+    return reply(command_shape(command), 202, Location=location)
+

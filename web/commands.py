@@ -1,0 +1,47 @@
+"""What became of a command, and taking one back."""
+
+from flask import Response, g
+from flask_openapi3 import APIBlueprint, Tag
+
+from orchestrator import access, accept, queries
+from orchestrator.db import begin
+from web import answers, gate, headers, schemas
+from web.docs import OPERATION_ID, errors
+
+bp = APIBlueprint(
+    "commands",
+    __name__,
+    url_prefix=f"{gate.PREFIX}/projects/<project_id>/commands",
+    abp_tags=[Tag(name="commands", description="What was asked, and what became of it.")],
+    operation_id_callback=OPERATION_ID,
+)
+
+
+@bp.get("", responses={200: schemas.CommandPage} | errors(404, 422))
+def list_commands(path: schemas.ProjectPath, query: schemas.CommandQuery) -> Response:
+    """The project's commands, newest first."""
+    wanted = query.model_dump(mode="json", include={"state", "verb"}, exclude_none=True)
+    if query.agent_id is not None:
+        wanted["agent_id"] = query.agent_id
+    with begin() as db:
+        access.enter(db, g.caller, path.project_id)
+        rows, cursor = queries.commands(db, path.project_id, wanted, query.cursor, query.limit)
+    return answers.page(schemas.CommandPage, map(answers.command_shape, rows), cursor)
+
+
+@bp.get("/<command_id>", responses={200: schemas.Command} | errors(404))
+def get_command(path: schemas.CommandPath) -> Response:
+    """One command; with `Prefer: wait=N` the answer is held until it is closed."""
+    with begin() as db:
+        command = access.command(db, g.caller, path.project_id, path.command_id)
+    closed = answers.await_closed(command, headers.preferred_wait() or 0)
+    return answers.mark_wait(answers.reply(answers.command_shape(closed or command)))
+
+
+@bp.post("/<command_id>/cancel", responses={200: schemas.Command} | errors(404, 409))
+def cancel_command(path: schemas.CommandPath) -> Response:
+    """Take a command back, as long as it is queued."""
+    once = headers.once({})
+    with begin() as db:
+        command, replayed = accept.cancel(db, g.caller, path.project_id, path.command_id, once)
+    return answers.replayable(answers.reply(answers.command_shape(command)), replayed)

@@ -1,0 +1,49 @@
+"""OpenAPI 3.1 from the same models that validate and render, and its pages, with local assets only."""
+
+from typing import Any
+
+from flask import Blueprint, Flask, Response, jsonify, render_template_string
+from flask_openapi3 import Info, OpenAPI
+from flask_openapi3_swagger.plugins import RegisterPlugin
+from flask_openapi3_swagger.templates import swagger_html_string
+
+from orchestrator import __version__
+from web import schemas
+
+INFO = Info(
+    title="Orchestrator",
+    version=__version__,
+    description="The control plane for fleets of AI agents. A mutation answers 202 and is applied in order by the"
+    " workers; with `Prefer: wait=N` the answer is held until it is.",
+)
+SECURITY: dict[str, Any] = {"key": {"type": "http", "scheme": "bearer"}}
+
+
+def OPERATION_ID(*, name: str, path: str, method: str) -> str:  # noqa: N802  # read as the constant it stands for
+    """An operation is called as its function is."""
+    del path, method
+    return name
+
+
+def errors(*statuses: int) -> dict[int, Any]:
+    """The problems a route can answer with, beside those every route can."""
+    return dict.fromkeys((401, 403, 429, 503, *statuses), _PROBLEM)
+
+
+_PROBLEM = {
+    "description": "A problem, as in RFC 9457.",
+    "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+}
+
+
+def install(app: OpenAPI) -> None:
+    """Serve `/openapi.json` and `/docs`."""
+    app.components_schemas["Problem"] = schemas.Problem.model_json_schema()
+    app.register_blueprint(RegisterPlugin.register(doc_url="openapi.json"), url_prefix="/docs-assets")
+    app.add_url_rule("/openapi.json", "openapi", lambda: jsonify(app.api_doc))
+    app.add_url_rule("/docs", "docs", _page)
+
+
+def _page() -> str:
+    html = swagger_html_string.replace("swagger/", "docs-assets/swagger/")
+    return render_template_string(html, doc_url="openapi.json", swagger_config=None, oauth_config=None)

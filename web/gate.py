@@ -1,0 +1,145 @@
+"""What every request passes before its view: an id, a caller, a limit. In that order."""
+
+import re
+from uuid import uuid4
+
+import structlog
+from flask import Flask, Response, g, request
+
+from orchestrator import limits
+from orchestrator.db import begin
+from orchestrator.errors import Problem, RateLimited, Unauthenticated
+from orchestrator.keys import Caller, KeyRing
+from orchestrator.lifecycle import Status
+
+PREFIX = "/api/v1"
+
+ACTIONS = {
+    "agents.spawn_agent": "spawn",
+    "agents.list_project_agents": "list",
+    "agents.get_project_agent_metrics": "metrics",
+    "agents.get_agent": "get",
+    "agents.update_agent": "update",
+    "agents.pause_agent": "pause",
+    "agents.resume_agent": "resume",
+    "agents.terminate_agent": "terminate",
+    "agents.get_agent_metrics": "agent_metrics",
+    "commands.get_command": "command",
+    "commands.list_commands": "command",
+    "commands.cancel_command": "command",
+    "events.list_agent_events": "event",
+    "events.list_project_events": "event",
+    "usage.report_agent_usage": "usage",
+    "usage.report_project_usage": "usage",
+    "usage.get_usage": "admin",
+    "people.get_me": "admin",
+    "people.create_user": "admin",
+    "people.list_users": "admin",
+    "people.get_user": "admin",
+    "people.change_user": "admin",
+    "people.create_key": "admin",
+    "people.list_keys": "admin",
+    "people.revoke_key": "admin",
+    "projects.create_project": "admin",
+    "projects.list_projects": "admin",
+    "projects.get_project": "admin",
+    "projects.change_project": "admin",
+    "projects.create_agent_type": "admin",
+    "projects.list_agent_types": "admin",
+    "projects.get_agent_type": "admin",
+    "projects.change_agent_type": "admin",
+    "projects.create_issue": "admin",
+    "projects.list_issues": "admin",
+    "projects.get_issue": "admin",
+    "projects.change_issue": "admin",
+    "ops.verify": "admin",
+}
+"""Which limit each endpoint spends. Every endpoint under PREFIX is here; a test sees to it."""
+
+_AS_IF = {Status.PAUSED.value: "pause", Status.TERMINATED.value: "terminate"}
+"""A PATCH to one of these statuses is that verb by another door, and spends its limit."""
+
+_BEARER = re.compile(r"Bearer +([\x21-\x7e]{1,200})", re.IGNORECASE)
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,100}")
+
+ring = KeyRing()
+
+
+def install(app: Flask) -> None:
+    """Put the gate before every route of the app."""
+    app.before_request(_name)
+    app.before_request(_admit)
+    app.after_request(_sign)
+
+
+def _name() -> None:
+    given = request.headers.get("X-Request-ID", "")
+    g.request_id = given if _REQUEST_ID.fullmatch(given) else uuid4().hex
+    structlog.contextvars.bind_contextvars(request_id=g.request_id)
+
+
+def _admit() -> Response | None:
+    if not (request.path == PREFIX or request.path.startswith(PREFIX + "/")):
+        return None
+    g.caller = _caller()
+    action = _action()
+    if action is not None:
+        _spend(action, str(g.caller.user_id))
+    return None
+
+
+def _caller() -> Caller:
+    match = _BEARER.fullmatch(request.headers.get("Authorization", ""))
+    if match is None:
+        _count_failure()
+        raise Unauthenticated
+    known = ring.recall(match[1])
+    if known is not None:
+        return known
+    try:
+        with begin() as db:
+            return ring.look_up(db, match[1])
+    except Unauthenticated:
+        _count_failure()
+        raise
+
+
+def _count_failure() -> None:
+    """Failed keys are limited by address; a valid key from there still passes."""
+    _spend("anonymous", request.remote_addr or "unknown")
+
+
+def _action() -> str | None:
+    action = ACTIONS.get(request.endpoint or "")
+    if action == "update":
+        return _AS_IF.get(_wanted_status(), action)
+    return action
+
+
+def _wanted_status() -> str:
+    try:
+        status = (request.get_json() or {}).get("status")
+    except Problem:  # the view will say what is wrong with the body
+        return ""
+    return status if isinstance(status, str) else ""
+
+
+def _spend(action: str, who: str) -> None:
+    g.spent = spent = limits.spend(action, who)
+    if spent is not None and not spent.allowed:
+        limit = spent.limit
+        sentence = f"{limit.quota} {limit.action} requests per {limit.window} s are allowed; try again in {spent.reset} s"
+        raise RateLimited(sentence, retry_after=spent.reset)
+
+
+def _sign(response: Response) -> Response:
+    response.headers["X-Request-ID"] = g.get("request_id", "")
+    response.headers.setdefault("Cache-Control", "no-store")
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    spent = g.get("spent")
+    if spent is not None:
+        limit = spent.limit
+        response.headers["RateLimit-Policy"] = f'"{limit.action}";q={limit.quota};w={limit.window}'
+        response.headers["RateLimit"] = f'"{limit.action}";r={spent.remaining};t={spent.reset}'
+    structlog.contextvars.clear_contextvars()
+    return response

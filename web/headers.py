@@ -1,0 +1,68 @@
+"""What requests say in headers: Prefer, Idempotency-Key, If-Match, X-Reason."""
+
+import json
+import re
+from hashlib import sha256
+from typing import Any
+from uuid import UUID
+
+from flask import request
+
+from orchestrator.errors import Invalid, NotFound, Violation
+from orchestrator.fields import parse_uuid
+from orchestrator.idempotency import Once
+from orchestrator.settings import settings
+
+LONGEST_WAIT = 30.0
+
+_WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,9}(?:\.\d{1,9})?)\"?\s*(?=$|[,;])", re.IGNORECASE)
+_KEY = re.compile(r"[\x20-\x7e]{1,255}")
+_ETAG = re.compile(r'"(\d{1,18})"')
+
+
+def preferred_wait() -> float | None:
+    """Seconds of `Prefer: wait=N`, at most 30; None where it is absent or malformed."""
+    match = _WAIT.search(",".join(request.headers.getlist("Prefer")))
+    return min(float(match[1]), LONGEST_WAIT) if match else None
+
+
+def wait() -> float:
+    """Seconds this request is willing to wait."""
+    preferred = preferred_wait()
+    return settings().default_wait if preferred is None else preferred
+
+
+def idempotency_key() -> str | None:
+    """The client's key; raises Invalid where it is not 1 to 255 printable characters."""
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not _KEY.fullmatch(key):
+        raise Invalid(Violation("must be 1 to 255 printable ASCII characters", "Idempotency-Key"))
+    return key
+
+
+def once(order: dict[str, Any]) -> Once | None:
+    """The client's key with the fingerprint of this request: method, path, canonical order, If-Match; not Prefer."""
+    key = idempotency_key()
+    if key is None:
+        return None
+    parts = [request.method, request.path, order, request.headers.get("If-Match")]
+    return Once(key, sha256(json.dumps(parts, sort_keys=True).encode()).digest())
+
+
+def precondition() -> int | None:
+    """The version in If-Match; raises Invalid for anything but one strong ETag of ours, `"7"`."""
+    given = request.headers.get("If-Match")
+    if given is None or given.strip() == "*":
+        return None
+    match = _ETAG.fullmatch(given.strip())
+    if match is None:
+        raise Invalid(Violation('must be a version in quotes, such as "7"', "If-Match"))
+    return int(match[1])
+
+
+def path_id(value: str, name: str) -> UUID:
+    """An id from the address; raises NotFound where it is none."""
+    try:
+        return parse_uuid(value)
+    except ValueError:
+        raise NotFound(f"there is no {name.removesuffix('_id')} {value}") from None

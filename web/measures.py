@@ -1,0 +1,82 @@
+"""Prometheus metrics: requests by route, and the queue as the database sees it. Never an agent's id as a label."""
+
+import os
+import time
+
+from flask import Flask, Response, g, request
+from prometheus_client import (
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    generate_latest,
+    multiprocess,
+)
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from orchestrator import queries
+from orchestrator.db import begin
+from orchestrator.errors import Unavailable
+
+SECONDS = Histogram(
+    "orchestrator_http_seconds",
+    "Time to answer, waiting for commands included.",
+    ["endpoint"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+ANSWERS = Counter("orchestrator_http_answers_total", "Answers, by endpoint and status.", ["endpoint", "status"])
+
+
+class Queue(Collector):
+    """What waits and how old it is, and how long the commands of the last minute took; read at each scrape."""
+
+    def collect(self) -> list[GaugeMetricFamily]:
+        """The gauges; none while the database is away."""
+        try:
+            with begin() as db:
+                queue, latency = queries.queue(db), queries.latency(db)
+        except Unavailable:
+            return []
+        took = GaugeMetricFamily(
+            "orchestrator_command_seconds",
+            "Accepted to closed, commands closed in the last minute, by the database's clock.",
+            labels=["quantile"],
+        )
+        for quantile in ("p50", "p95", "p99"):
+            took.add_metric([quantile], getattr(latency, quantile))
+        return [
+            GaugeMetricFamily("orchestrator_queue_depth", "Queued commands, counted up to 10,000.", queue.depth),
+            GaugeMetricFamily("orchestrator_queue_age_seconds", "Age of the oldest queued command.", queue.age),
+            took,
+        ]
+
+
+def install(app: Flask) -> None:
+    """Measure every request of the app."""
+    app.before_request(_begin)
+    app.after_request(_count)
+
+
+def exposition() -> bytes:
+    """The metrics as text, summed over the processes that share PROMETHEUS_MULTIPROC_DIR."""
+    registry = CollectorRegistry()
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return generate_latest(registry) + generate_latest(_QUEUE)
+    return generate_latest(REGISTRY) + generate_latest(_QUEUE)
+
+
+_QUEUE = CollectorRegistry()
+_QUEUE.register(Queue())
+
+
+def _begin() -> None:
+    g.began = time.perf_counter()
+
+
+def _count(response: Response) -> Response:
+    endpoint = request.endpoint or "none"
+    SECONDS.labels(endpoint).observe(time.perf_counter() - g.get("began", time.perf_counter()))
+    ANSWERS.labels(endpoint, response.status_code).inc()
+    return response

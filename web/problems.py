@@ -1,0 +1,126 @@
+"""One renderer for every error: problem+json (RFC 9457), whatever raised it."""
+
+import json
+from typing import Any
+
+from flask import Flask, Response, g, request
+from pydantic import ValidationError
+from werkzeug.exceptions import HTTPException, MethodNotAllowed as WrongMethod
+
+from orchestrator import access, idempotency, logs
+from orchestrator.db import begin
+from orchestrator.errors import (
+    Invalid,
+    KeyReused,
+    MalformedJson,
+    MethodNotAllowed,
+    NotFound,
+    Problem,
+    TooLarge,
+    Unauthenticated,
+    UnsupportedMediaType,
+    Violation,
+)
+from web import headers, schemas
+
+log = logs.logger("web")
+
+_ABOUT_THE_REQUEST = (Invalid, MalformedJson, TooLarge, UnsupportedMediaType)
+
+_WORDS = {
+    "extra_forbidden": "is not a field of this request",
+    "missing": "is required",
+    "model_type": "a JSON object is needed",
+}
+"""Where pydantic's own words say less than a caller needs."""
+
+
+def install(app: Flask) -> None:
+    """Let the app answer every error through here."""
+    app.register_error_handler(Problem, _answer)
+    app.register_error_handler(HTTPException, _answer_http)
+    app.register_error_handler(Exception, _answer_surprise)
+
+
+def invalid(error: ValidationError) -> Response:
+    """The framework's callback for a path, query or body that does not validate; raises what it means."""
+    malformed = [e for e in error.errors() if e["loc"] and e["loc"][0] in (request.view_args or {})]
+    if malformed:
+        name = str(malformed[0]["loc"][0])
+        raise _no_such(name, (request.view_args or {})[name])
+    raise Invalid(*(Violation(_message(e), ".".join(map(str, e["loc"])) or None) for e in error.errors()))
+
+
+def render(problem: Problem) -> Response:
+    """The answer that says this problem."""
+    document = {
+        "type": "about:blank",
+        "title": problem.title,
+        "status": problem.status,
+        "detail": problem.detail,
+        "instance": request.path,
+        "request_id": g.get("request_id", ""),
+        "success": False,
+        "errors": [
+            {"code": problem.code, "message": v.message, "field": v.field} for v in problem.violations
+        ],
+    }
+    extra = {name: value for name, value in problem.extra.items() if name not in ("retry_after", "allow")}
+    response = Response(json.dumps(document | extra), problem.status, content_type="application/problem+json")
+    _add_headers(response, problem)
+    return response
+
+
+def _add_headers(response: Response, problem: Problem) -> None:
+    if "retry_after" in problem.extra:
+        response.headers["Retry-After"] = str(problem.extra["retry_after"])
+    if "allow" in problem.extra:
+        response.headers["Allow"] = ", ".join(problem.extra["allow"])
+    if isinstance(problem, Unauthenticated):
+        response.headers["WWW-Authenticate"] = "Bearer"
+
+
+def _answer(problem: Problem) -> Response:
+    problem = _foremost(problem)
+    log.warning("refused", status=problem.status, code=problem.code, method=request.method, endpoint=request.endpoint)
+    return render(problem)
+
+
+def _foremost(problem: Problem) -> Problem:
+    """A body is read before the database is asked; yet a hidden project, or a used key, is what must be answered."""
+    project_id = (request.view_args or {}).get("project_id")
+    if not isinstance(problem, _ABOUT_THE_REQUEST) or "caller" not in g or project_id is None:
+        return problem
+    try:
+        with begin() as db:
+            access.enter(db, g.caller, headers.path_id(project_id, "project_id"))
+            used = idempotency.used(db, g.caller, headers.idempotency_key())
+    except Problem as earlier:
+        return earlier
+    return KeyReused() if used else problem
+
+
+def _answer_http(error: HTTPException) -> Response:
+    if isinstance(error, WrongMethod):
+        allow = sorted(error.valid_methods or ())
+        return _answer(MethodNotAllowed(f"{request.method} is not possible here; {', '.join(allow)} is", allow=allow))
+    if error.code == NotFound.status:
+        return _answer(NotFound(f"there is nothing at {request.path}"))
+    if error.code == TooLarge.status:
+        return _answer(TooLarge())
+    return _answer(Invalid(Violation("the request cannot be understood")))
+
+
+def _answer_surprise(error: Exception) -> Response:
+    log.error("surprise", exc_info=error, method=request.method, endpoint=request.endpoint)
+    return render(Problem("something went wrong on our side; the request id finds it in the logs"))
+
+
+def _no_such(name: str, value: Any) -> NotFound:
+    noun = name.removesuffix("_id").replace("_", " ")
+    where = "" if noun in ("project", "user", "key", "type") else " in this project"
+    return NotFound(f"there is no {noun} {value}{where}")
+
+
+def _message(error: Any) -> str:
+    return _WORDS.get(error["type"]) or str(error["msg"])

@@ -1,0 +1,76 @@
+"""Usage in, and sums of it out."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from flask import Response, g
+from flask_openapi3 import APIBlueprint, Tag
+
+from orchestrator import access, idempotency, ledger, queries
+from orchestrator.db import begin
+from orchestrator.errors import NotFound
+from orchestrator.idempotency import Once
+from orchestrator.ledger import AgentEntry, AgentReport, ProjectReport, Taken
+from web import answers, gate, headers, schemas
+from web.docs import OPERATION_ID, errors
+from web.waiters import waiters
+from workers import bell
+
+bp = APIBlueprint(
+    "usage",
+    __name__,
+    url_prefix=f"{gate.PREFIX}/projects/<project_id>",
+    abp_tags=[Tag(name="usage", description="What agents used, counted once.")],
+    operation_id_callback=OPERATION_ID,
+)
+
+_RESPONSES = {200: schemas.UsageTaken, 202: schemas.UsageTaken} | errors(404, 422)
+
+
+@bp.post("/agents/<agent_id>/usage", responses=_RESPONSES)
+def report_agent_usage(path: schemas.AgentPath, body: AgentReport) -> Response:
+    """Up to 1,000 entries of one agent, one per model call."""
+    entries = [AgentEntry(agent_id=path.agent_id, **dict(entry)) for entry in body.entries]
+    once = headers.once(body.model_dump(mode="json", exclude_none=True))
+    return _take(path.project_id, entries, once, of=path.agent_id)
+
+
+@bp.post("/usage", responses=_RESPONSES)
+def report_project_usage(path: schemas.ProjectPath, body: ProjectReport) -> Response:
+    """Up to 1,000 entries of any agents of the project."""
+    return _take(path.project_id, body.entries, headers.once(body.model_dump(mode="json", exclude_none=True)))
+
+
+@bp.get("/usage", responses={200: schemas.UsageReport} | errors(404, 422))
+def get_usage(path: schemas.ProjectPath, query: schemas.UsageQuery) -> Response:
+    """Counted usage, summed by model, agent, type, hour or day."""
+    with begin() as db:
+        access.enter(db, g.caller, path.project_id)
+        rows = queries.usage(db, path.project_id, query.group_by, query.since, query.until)
+    return answers.reply(schemas.UsageReport.model_validate({"data": rows}))
+
+
+def _take(project_id: UUID, entries: Sequence[AgentEntry], once: Once | None, of: UUID | None = None) -> Response:
+    with begin() as db:
+        access.enter(db, g.caller, project_id)
+        if of is not None and not queries.knows(db, project_id, of):
+            raise NotFound(f"there is no agent {of} in this project")
+        taken, replayed = idempotency.remember(db, g.caller, once, lambda: ledger.take(db, project_id, entries))
+    bell.ring()
+    status = 200 if _counted(entries) else 202
+    answer = answers.reply(schemas.UsageTaken.model_validate(Taken(**taken)), status)
+    return answers.mark_wait(answers.replayable(answer, replayed))
+
+
+def _counted(entries: Sequence[AgentEntry]) -> bool:
+    """Wait, where the request prefers to, until all entries are in the counters; whether they are."""
+    seconds = headers.wait()
+    if not seconds:
+        return False
+    reports = [(entry.agent_id, entry.report_id) for entry in entries]
+
+    def done() -> bool:
+        with begin() as db:
+            return queries.counted(db, reports)
+
+    return waiters().wait(reports[0][0], seconds, done)

@@ -1,0 +1,127 @@
+"""Requests that wait for their command: woken by the workers' word, or by a look at the rows once a second."""
+
+import json
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from threading import Event, Lock, Thread
+from typing import Any
+from uuid import UUID
+
+import redis
+from prometheus_client import Gauge
+
+from orchestrator import logs, queries
+from orchestrator.db import begin
+from orchestrator.errors import Unavailable
+from orchestrator.link import CLOSED_CHANNEL, PATIENCE_SECONDS, REST_SECONDS, link
+from orchestrator.settings import settings
+
+LOOK_SECONDS = 1.0
+
+log = logs.logger("waiters")
+
+WAITING = Gauge("orchestrator_waiting_requests", "Requests that wait for a command.", multiprocess_mode="livesum")
+
+
+class Waiters:
+    """The waiting requests of this process, by the id (of a command or an agent) whose word they wait for."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._lock = Lock()
+        self._waiting: dict[UUID, set[Event]] = defaultdict(set)
+        self.heard = Event()
+        """Set once a worker was heard: somebody drains."""
+
+    def start(self) -> None:
+        """Begin to listen, in a thread that ends with the process."""
+        Thread(target=self._listen, name="waiters", daemon=True).start()
+
+    def wait(self, id_: UUID, seconds: float, done: Callable[[], bool]) -> bool:
+        """Wait until `done()`, which is asked at once and after each word about `id_`; whether it came true in time.
+
+        With as many waiting as this process allows, the answer is False at once.
+        """
+        deadline = time.monotonic() + seconds
+        with self._place(id_) as word:
+            if word is None:
+                return False
+            while not done():
+                if not word.wait(deadline - time.monotonic()):
+                    return False
+                word.clear()
+        return True
+
+    @contextmanager
+    def _place(self, id_: UUID) -> Iterator[Event | None]:
+        word = Event()
+        with self._lock:
+            full = sum(map(len, self._waiting.values())) >= self._most
+            if not full:
+                self._waiting[id_].add(word)
+        if full:
+            yield None
+            return
+        WAITING.inc()
+        try:
+            yield word
+        finally:
+            WAITING.dec()
+            self._leave(id_, word)
+
+    def _leave(self, id_: UUID, word: Event) -> None:
+        with self._lock:
+            self._waiting[id_].discard(word)
+            if not self._waiting[id_]:
+                del self._waiting[id_]
+
+    def _wake(self, ids: list[UUID]) -> None:
+        with self._lock:
+            for id_ in ids:
+                for word in self._waiting.get(id_, ()):
+                    word.set()
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                self._hear(link().client.pubsub(ignore_subscribe_messages=True))
+            except (redis.RedisError, OSError):
+                self._look()
+                time.sleep(REST_SECONDS)
+
+    def _hear(self, channel: Any) -> None:
+        channel.subscribe(CLOSED_CHANNEL)
+        looked = time.monotonic()
+        while True:
+            message = channel.get_message(timeout=PATIENCE_SECONDS)
+            if message is not None:
+                self.heard.set()
+                self._wake([UUID(id_) for id_ in json.loads(message["data"])])
+            if time.monotonic() - looked > LOOK_SECONDS:
+                self._look()
+                looked = time.monotonic()
+
+    def _look(self) -> None:
+        """Redis may have lost a word: ask the database once for all who wait. (Usage waiters look for themselves.)"""
+        with self._lock:
+            ids = list(self._waiting)
+        if not ids:
+            return
+        try:
+            with begin() as db:
+                closed = queries.closed(db, ids)
+        except Unavailable:
+            log.warning("look_failed")
+            return
+        self._wake(closed)
+
+
+@cache
+def waiters() -> Waiters:
+    """The waiters of this process, listening."""
+    made = Waiters(settings().waiters)
+    made.start()
+    return made

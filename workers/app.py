@@ -1,0 +1,42 @@
+"""The Celery app, its log context, and what a process does at its birth."""
+
+import socket
+import zlib
+from os import getpid
+from typing import Any
+
+import structlog
+from celery import Celery, signals
+
+from orchestrator import logs
+from orchestrator.db import forget_connections
+
+SLOTS = 32
+"""Rows per project in project_counters; two processes that share one wait for each other, nothing worse."""
+
+app = Celery("orchestrator", config_source="celeryconfig", include=["workers.tasks", "workers.sweeper"])
+
+
+def slot() -> int:
+    """This process's row in each project's counters."""
+    return zlib.crc32(f"{socket.gethostname()}:{getpid()}".encode()) % SLOTS
+
+
+@signals.setup_logging.connect
+def _configure_logs(**_: Any) -> None:
+    logs.configure("worker")
+
+
+@signals.worker_process_init.connect
+def _after_fork(**_: Any) -> None:
+    forget_connections()
+
+
+@signals.task_prerun.connect
+def _bind(task_id: str, task: Any, **_: Any) -> None:
+    structlog.contextvars.bind_contextvars(task_id=task_id, task=task.name)
+
+
+@signals.task_postrun.connect
+def _unbind(**_: Any) -> None:
+    structlog.contextvars.unbind_contextvars("task_id", "task")
