@@ -60,6 +60,19 @@ def begin(guard: Guard = Guard.DOOR) -> Iterator[Connection]:
         raise Unavailable(retry_after=1) from error
 
 
+@contextmanager
+def look(guard: Guard = Guard.DOOR) -> Iterator[Connection]:
+    """For reads that need no common snapshot: each statement stands alone, without the cost of BEGIN and COMMIT.
+
+    Raises Unavailable as `begin` does.
+    """
+    try:
+        with engine(guard).connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            yield connection
+    except exc.TimeoutError as error:
+        raise Unavailable(retry_after=1) from error
+
+
 def forget_connections() -> None:
     """After a fork: leave the parent's connections alone and open our own."""
     for guard in Guard:

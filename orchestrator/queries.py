@@ -50,6 +50,7 @@ _QUEUE = text("""
     SELECT count(*) AS depth, coalesce(extract(epoch FROM now() - min(created_at)), 0)::float AS age
     FROM (SELECT created_at FROM commands WHERE state = 'queued' ORDER BY lane, turn, seq LIMIT 10000) waiting
 """)
+_COMMAND = text("SELECT * FROM commands WHERE id = :id")
 _AGENT_EVENTS = text("""
     SELECT * FROM events WHERE agent_id = :agent AND version > :version ORDER BY version LIMIT :limit
 """)
@@ -198,6 +199,11 @@ def commands(
         text(f"SELECT * FROM commands WHERE {' AND '.join(conditions)} ORDER BY seq DESC LIMIT :limit"), values
     ).all()
     return rows[:limit], cursors.encode(rows[limit - 1].seq) if len(rows) > limit else None
+
+
+def command(db: Connection, command_id: UUID) -> Row[Any]:
+    """A command that is known to exist, for a caller who is known to see it."""
+    return db.execute(_COMMAND, {"id": command_id}).one()
 
 
 def agent_events(db: Connection, agent_id: UUID, after_version: int, limit: int) -> tuple[Rows, bool]:

@@ -7,7 +7,7 @@ from flask_openapi3 import APIBlueprint, Tag
 from sqlalchemy import Row
 
 from orchestrator import access, accept, queries
-from orchestrator.db import begin
+from orchestrator.db import begin, look
 from orchestrator.errors import Invalid, Violation
 from orchestrator.fields import Reason
 from orchestrator.lifecycle import Status
@@ -43,7 +43,7 @@ def list_project_agents(path: schemas.ProjectPath, query: schemas.AgentQuery) ->
     if query.cursor is not None and "page" in query.model_fields_set:
         raise Invalid(Violation("give either page or cursor", "cursor"))
     wanted = queries.Filter(query.status, query.type, query.q)
-    with begin() as db:
+    with look() as db:
         access.enter(db, g.caller, path.project_id)
         if query.cursor is None:
             page = queries.page(db, path.project_id, wanted, query.page, query.limit)
@@ -55,7 +55,7 @@ def list_project_agents(path: schemas.ProjectPath, query: schemas.AgentQuery) ->
 @bp.get("/metrics", responses={200: schemas.Metrics} | errors(404))
 def get_project_agent_metrics(path: schemas.ProjectPath) -> Response:
     """Sums over all agents of the project, the terminated ones too."""
-    with begin() as db:
+    with look() as db:
         access.enter(db, g.caller, path.project_id)
         row = queries.metrics(db, path.project_id)
     return answers.reply(_metrics(row, {status: getattr(row, status) for status in Status}))
@@ -64,7 +64,7 @@ def get_project_agent_metrics(path: schemas.ProjectPath) -> Response:
 @bp.get("/<agent_id>", responses={200: schemas.Agent} | errors(404))
 def get_agent(path: schemas.AgentPath) -> Response:
     """One agent."""
-    with begin() as db:
+    with look() as db:
         return _show(queries.agent(db, g.caller, path.project_id, path.agent_id))
 
 
@@ -98,7 +98,7 @@ def terminate_agent(path: schemas.AgentPath, body: Terminate) -> Response:
 @bp.get("/<agent_id>/metrics", responses={200: schemas.Metrics} | errors(404))
 def get_agent_metrics(path: schemas.AgentPath) -> Response:
     """The same sums for one agent."""
-    with begin() as db:
+    with look() as db:
         row = queries.agent(db, g.caller, path.project_id, path.agent_id)
     return answers.reply(_metrics(row, {status: int(row.status == status) for status in Status}))
 

@@ -7,9 +7,9 @@ from flask import Response, g
 from pydantic import BaseModel
 from sqlalchemy import Row
 
-from orchestrator import access, logs, queries
+from orchestrator import logs, queries
 from orchestrator.accept import Accepted
-from orchestrator.db import begin
+from orchestrator.db import look
 from orchestrator.errors import Conflict, Problem, recall
 from orchestrator.models import State
 from web import gate, headers, schemas
@@ -69,8 +69,8 @@ def await_closed(command: Row[Any], seconds: float) -> Row[Any] | None:
     latest: list[Row[Any]] = []
 
     def done() -> bool:
-        with begin() as db:
-            latest[:] = [access.command(db, g.caller, command.project_id, command.id)]
+        with look() as db:
+            latest[:] = [queries.command(db, command.id)]
         return bool(latest[0].state != State.QUEUED)
 
     return latest[0] if waiters().wait(command.id, seconds, done) else None
@@ -84,7 +84,7 @@ def page(shape: type[BaseModel], rows: Iterable[Any], next_cursor: str | None) -
 
 def agent_row(command: Row[Any]) -> Row[Any]:
     """The command's agent as it stands now."""
-    with begin() as db:
+    with look() as db:
         return queries.agent(db, g.caller, command.project_id, command.agent_id)
 
 

@@ -4,7 +4,7 @@ from flask import Response, g
 from flask_openapi3 import APIBlueprint, Tag
 
 from orchestrator import access, accept, queries
-from orchestrator.db import begin
+from orchestrator.db import begin, look
 from web import answers, gate, headers, schemas
 from web.docs import OPERATION_ID, errors
 
@@ -23,7 +23,7 @@ def list_commands(path: schemas.ProjectPath, query: schemas.CommandQuery) -> Res
     wanted = query.model_dump(mode="json", include={"state", "verb"}, exclude_none=True)
     if query.agent_id is not None:
         wanted["agent_id"] = query.agent_id
-    with begin() as db:
+    with look() as db:
         access.enter(db, g.caller, path.project_id)
         rows, cursor = queries.commands(db, path.project_id, wanted, query.cursor, query.limit)
     return answers.page(schemas.CommandPage, map(answers.command_shape, rows), cursor)
@@ -32,7 +32,7 @@ def list_commands(path: schemas.ProjectPath, query: schemas.CommandQuery) -> Res
 @bp.get("/<command_id>", responses={200: schemas.Command} | errors(404))
 def get_command(path: schemas.CommandPath) -> Response:
     """One command; with `Prefer: wait=N` the answer is held until it is closed."""
-    with begin() as db:
+    with look() as db:
         command = access.command(db, g.caller, path.project_id, path.command_id)
     closed = answers.await_closed(command, headers.preferred_wait() or 0)
     return answers.mark_wait(answers.reply(answers.command_shape(closed or command)))

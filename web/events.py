@@ -7,7 +7,7 @@ from flask_openapi3 import APIBlueprint, Tag
 from sqlalchemy import Row
 
 from orchestrator import access, queries
-from orchestrator.db import begin
+from orchestrator.db import look
 from web import answers, gate, schemas
 from web.docs import OPERATION_ID, errors
 
@@ -23,7 +23,7 @@ bp = APIBlueprint(
 @bp.get("/agents/<agent_id>/events", responses={200: schemas.EventPage} | errors(404, 422))
 def list_agent_events(path: schemas.AgentPath, query: schemas.AgentEventQuery) -> Response:
     """The agent's history, oldest first; go on with `after_version` = the last event's version."""
-    with begin() as db:
+    with look() as db:
         queries.agent(db, g.caller, path.project_id, path.agent_id)
         rows, more = queries.agent_events(db, path.agent_id, query.after_version, query.limit)
     return answers.page(schemas.EventPage, map(_event, rows), str(rows[-1].version) if more else None)
@@ -32,7 +32,7 @@ def list_agent_events(path: schemas.AgentPath, query: schemas.AgentEventQuery) -
 @bp.get("/events", responses={200: schemas.EventPage} | errors(404, 422))
 def list_project_events(path: schemas.ProjectPath, query: schemas.EventQuery) -> Response:
     """The project's events, oldest first; go on with `after` = the last event's cursor."""
-    with begin() as db:
+    with look() as db:
         access.enter(db, g.caller, path.project_id)
         rows, more = queries.feed(db, path.project_id, query.after, query.limit)
     return answers.page(schemas.EventPage, map(_event, rows), queries.feed_cursor(rows[-1]) if more else None)

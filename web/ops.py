@@ -5,7 +5,7 @@ from flask_openapi3 import APIBlueprint, Tag
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from orchestrator import access, bootstrap, queries, verify as invariants
-from orchestrator.db import Guard, begin
+from orchestrator.db import Guard, begin, look
 from orchestrator.errors import Unavailable
 from orchestrator.link import link
 from web import gate, measures, schemas
@@ -62,7 +62,7 @@ def verify() -> Response:
 
 
 def _condition() -> tuple[str | None, list[str]]:
-    with begin() as db:
+    with look() as db:
         if bootstrap.revision(db) != bootstrap.head():
             return "the database's schema is not at the head of the migrations", []
         queue = queries.queue(db)

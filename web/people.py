@@ -6,7 +6,7 @@ from flask import Response, g
 from flask_openapi3 import APIBlueprint, Tag
 
 from orchestrator import access, directory
-from orchestrator.db import begin
+from orchestrator.db import begin, look
 from orchestrator.errors import Invalid, Violation
 from orchestrator.fields import NOT_NULL, Body, Email, Id, Name, Time
 from orchestrator.models import api_keys, users
@@ -66,14 +66,14 @@ def create_user(body: NewUser) -> Response:
 def list_users(query: schemas.ListQuery) -> Response:
     """All users; a superuser's business."""
     access.demand_superuser(g.caller)
-    with begin() as db:
+    with look() as db:
         return answers.page(schemas.UserPage, *directory.listed(db, users, True, query.cursor, query.limit))
 
 
 @bp.get("/users/<user_id>", responses={200: schemas.User} | errors(404))
 def get_user(path: schemas.UserPath) -> Response:
     """One user; a superuser's business."""
-    with begin() as db:
+    with look() as db:
         return answers.reply(schemas.User.model_validate(directory.user(db, g.caller, path.user_id)))
 
 
@@ -102,7 +102,7 @@ def create_key(body: KeyRequest) -> Response:
 def list_keys(query: schemas.KeyQuery) -> Response:
     """The caller's living keys, or another user's for a superuser."""
     condition = directory.own_keys(g.caller, query.user_id)
-    with begin() as db:
+    with look() as db:
         return answers.page(schemas.KeyPage, *directory.listed(db, api_keys, condition, query.cursor, query.limit))
 
 

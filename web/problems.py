@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException, MethodNotAllowed as WrongMethod
 
 from orchestrator import access, idempotency, logs
-from orchestrator.db import begin
+from orchestrator.db import look
 from orchestrator.errors import (
     Invalid,
     KeyReused,
@@ -92,7 +92,7 @@ def _foremost(problem: Problem) -> Problem:
     if not isinstance(problem, _ABOUT_THE_REQUEST) or "caller" not in g or project_id is None:
         return problem
     try:
-        with begin() as db:
+        with look() as db:
             access.enter(db, g.caller, headers.path_id(project_id, "project_id"))
             used = idempotency.used(db, g.caller, headers.idempotency_key())
     except Problem as earlier:

@@ -6,7 +6,7 @@ from flask import Response, g
 from flask_openapi3 import APIBlueprint, Tag
 
 from orchestrator import access, directory
-from orchestrator.db import begin
+from orchestrator.db import begin, look
 from orchestrator.fields import LAX, NOT_NULL, Body, Id, Name, Prose, Slug, Title
 from orchestrator.models import IssueStatus, ProjectStatus, agent_types, issues, projects
 from web import answers, gate, headers, schemas
@@ -83,14 +83,14 @@ def create_project(body: NewProject) -> Response:
 def list_projects(query: schemas.ListQuery) -> Response:
     """The projects the caller may see."""
     condition = directory.own_projects(g.caller)
-    with begin() as db:
+    with look() as db:
         return answers.page(schemas.ProjectPage, *directory.listed(db, projects, condition, query.cursor, query.limit))
 
 
 @bp.get("/projects/<project_id>", responses={200: schemas.Project} | errors(404))
 def get_project(path: schemas.ProjectPath) -> Response:
     """One project."""
-    with begin() as db:
+    with look() as db:
         return answers.reply(schemas.Project.model_validate(access.enter(db, g.caller, path.project_id)))
 
 
@@ -117,14 +117,14 @@ def create_agent_type(body: NewAgentType) -> Response:
 @bp.get("/agent-types", responses={200: schemas.AgentTypePage} | errors(422))
 def list_agent_types(query: schemas.ListQuery) -> Response:
     """All agent types."""
-    with begin() as db:
+    with look() as db:
         return answers.page(schemas.AgentTypePage, *directory.listed(db, agent_types, True, query.cursor, query.limit))
 
 
 @bp.get("/agent-types/<type_id>", responses={200: schemas.AgentType} | errors(404))
 def get_agent_type(path: schemas.TypePath) -> Response:
     """One agent type."""
-    with begin() as db:
+    with look() as db:
         return answers.reply(schemas.AgentType.model_validate(directory.agent_type(db, path.type_id)))
 
 
@@ -154,7 +154,7 @@ def list_issues(path: schemas.ProjectPath, query: schemas.IssueQuery) -> Respons
         condition &= issues.c.status == query.status
     if query.assigned_agent_id is not None:
         condition &= issues.c.assigned_agent_id == query.assigned_agent_id
-    with begin() as db:
+    with look() as db:
         access.enter(db, g.caller, path.project_id)
         return answers.page(schemas.IssuePage, *directory.listed(db, issues, condition, query.cursor, query.limit))
 
@@ -162,7 +162,7 @@ def list_issues(path: schemas.ProjectPath, query: schemas.IssueQuery) -> Respons
 @bp.get("/projects/<project_id>/issues/<issue_id>", responses={200: schemas.Issue} | errors(404))
 def get_issue(path: schemas.IssuePath) -> Response:
     """One work item."""
-    with begin() as db:
+    with look() as db:
         row = directory.issue(db, g.caller, path.project_id, path.issue_id)
     return answers.reply(schemas.Issue.model_validate(row))
 

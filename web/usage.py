@@ -7,7 +7,7 @@ from flask import Response, g
 from flask_openapi3 import APIBlueprint, Tag
 
 from orchestrator import access, idempotency, ledger, queries
-from orchestrator.db import begin
+from orchestrator.db import begin, look
 from orchestrator.errors import NotFound
 from orchestrator.idempotency import Once
 from orchestrator.ledger import AgentEntry, AgentReport, ProjectReport, Taken
@@ -44,7 +44,7 @@ def report_project_usage(path: schemas.ProjectPath, body: ProjectReport) -> Resp
 @bp.get("/usage", responses={200: schemas.UsageReport} | errors(404, 422))
 def get_usage(path: schemas.ProjectPath, query: schemas.UsageQuery) -> Response:
     """Counted usage, summed by model, agent, type, hour or day."""
-    with begin() as db:
+    with look() as db:
         access.enter(db, g.caller, path.project_id)
         rows = queries.usage(db, path.project_id, query.group_by, query.since, query.until)
     return answers.reply(schemas.UsageReport.model_validate({"data": rows}))
@@ -70,7 +70,7 @@ def _counted(entries: Sequence[AgentEntry]) -> bool:
     reports = [(entry.agent_id, entry.report_id) for entry in entries]
 
     def done() -> bool:
-        with begin() as db:
+        with look() as db:
             return queries.counted(db, reports)
 
     return waiters().wait(reports[0][0], seconds, done)

@@ -14,7 +14,7 @@ import redis
 from prometheus_client import Gauge
 
 from orchestrator import logs, queries
-from orchestrator.db import begin
+from orchestrator.db import look
 from orchestrator.errors import Unavailable
 from orchestrator.link import CLOSED_CHANNEL, PATIENCE_SECONDS, REST_SECONDS, link
 from orchestrator.settings import settings
@@ -111,7 +111,7 @@ class Waiters:
         if not ids:
             return
         try:
-            with begin() as db:
+            with look() as db:
                 closed = queries.closed(db, ids)
         except Unavailable:
             log.warning("look_failed")

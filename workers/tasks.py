@@ -141,12 +141,12 @@ def _after_failure(drainer: Drainer, command_id: UUID, attempts: int, done: Coun
 def _report(batch: Batch, done: Counter[str]) -> None:
     if batch.empty:
         return
+    _wake([*batch.closed, *batch.claim.usage])
     done["batches"] += 1
     done["folded"] += batch.folded
     for outcome in batch.outcomes:
         done[outcome.state.value] += 1
         log.info("command_closed", command_id=str(outcome.command.id), state=outcome.state.value)
-    _wake([*batch.closed, *batch.claim.usage])
 
 
 def _wake(ids: Sequence[UUID]) -> None:
