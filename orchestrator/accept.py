@@ -187,9 +187,7 @@ def _check_same_project(project_id: UUID, order: Spawn) -> None:
         raise Invalid(Violation(f"must equal the project in the address, {project_id}", "project_id"))
 
 
-def _reserve_name(
-    db: Connection, caller: Caller, project_id: UUID, order: Spawn, once: Once | None
-) -> Accepted | None:
+def _reserve_name(db: Connection, caller: Caller, project_id: UUID, order: Spawn, once: Once | None) -> Accepted | None:
     """Let one spawn at a time look for this name; the next one's look begins after this one's commit."""
     access.enter(db, caller, project_id)
     db.execute(_RESERVE_NAME, {"project": str(project_id), "name": order.name})

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from enum import Enum
 from functools import cache
 
+import psycopg
 from sqlalchemy import Connection, Engine, create_engine, event, exc
 from sqlalchemy.engine.interfaces import ExceptionContext
 
@@ -41,7 +42,11 @@ def engine(guard: Guard) -> Engine:
         pool_size=settings().web_threads + 2 if guard is Guard.DOOR else 2,
         max_overflow=0,
         pool_timeout=2,
-        connect_args={"options": f"{guard.value} -c TimeZone=UTC", "connect_timeout": 3, "application_name": f"orch-{guard.name.lower()}"},
+        connect_args={
+            "options": f"{guard.value} -c TimeZone=UTC",
+            "connect_timeout": 3,
+            "application_name": f"orch-{guard.name.lower()}",
+        },
     )
     event.listen(made, "handle_error", _translate)
     return made
@@ -82,16 +87,20 @@ def forget_connections() -> None:
 _BUSY = ("55P03", "57014", "25P03", "25P04", "40P01", "40001")
 """SQLSTATEs of a wait that was cut short (lock, statement, transaction, idle) or lost to another (deadlock)."""
 
+_LOST = ("08", "53", "57")
+"""Classes of SQLSTATE: connection lost, out of connections or space, server starting or stopping."""
+
+
+def unavailable(error: BaseException | None) -> Unavailable | None:
+    """What to raise instead of a driver's error that trying again may cure; None for any other."""
+    state: str | None = getattr(error, "sqlstate", None)
+    gone = isinstance(error, psycopg.OperationalError) and state is None
+    if gone or state in _BUSY or (state or "")[:2] in _LOST:
+        return Unavailable(retry_after=1)
+    return None
+
 
 def _translate(context: ExceptionContext) -> None:
-    error = context.original_exception
-    if context.is_disconnect or getattr(error, "sqlstate", None) in _BUSY or _is_connection_loss(error):
-        raise Unavailable(retry_after=1) from error
-
-
-def _is_connection_loss(error: BaseException) -> bool:
-    """A server that is starting, stopping or out of connections (class 08, 53, 57), or no server at all."""
-    state: str | None = getattr(error, "sqlstate", None)
-    if state is None:
-        return type(error).__name__ in ("OperationalError", "ConnectionTimeout")
-    return state[:2] in ("08", "53") or state in ("57P01", "57P02", "57P03")
+    problem = unavailable(context.original_exception)
+    if problem is not None:
+        raise problem from context.original_exception

@@ -145,10 +145,10 @@ def _create(
     id_ = uuid7()
     if before := idempotency.claim(db, caller, once, subject_id=id_):
         return _find(db, table, before.subject_id, table.name), True
-    adding = upsert(table).values(id=id_, **values).returning(table)
+    adding = upsert(table).values(id=id_, **values)
     if unique is not None:
         adding = adding.on_conflict_do_nothing(index_elements=[unique])
-    row = db.execute(adding).one_or_none()
+    row = db.execute(adding.returning(table)).one_or_none()
     if row is None:
         raise Conflict(f"the {unique} {values[unique or '']!r} is taken", field=unique)
     return row, False

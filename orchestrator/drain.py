@@ -1,27 +1,23 @@
 """claim → load → decide → record: the only writer of status, counters and events."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, TextClause, text
+from sqlalchemy import Connection, text
 
+from orchestrator import record
 from orchestrator.decide import Agent, Command, Outcome, decide
-from orchestrator.ledger import NO_SUMS, Sums, fold
+from orchestrator.ledger import fold
 from orchestrator.lifecycle import Status, Verb
-from orchestrator.models import State
-from orchestrator.rows import columns, jsonb
+from orchestrator.pipeline import together
+from orchestrator.rows import jsonb
 
 MAILBOX = 50
 """Commands taken from one agent's mailbox per batch, so that one busy agent does not fill a batch."""
-
-
-class WorldChanged(RuntimeError):
-    """A row this transaction had locked was not as it had read it; the batch is rolled back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +42,10 @@ class Load:
     agents: dict[UUID, Agent]
     mail: dict[UUID, list[Command]]
     at: datetime
+
+
+Decided = tuple[Load, dict[UUID, Agent], list[Outcome]]
+"""A load, its agents as they are afterwards, and how each command ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ _AGENTS = text("""
     FROM agents WHERE id = ANY(CAST(:ids AS uuid[]))
 """)
 _MAILBOXES = text("""
-    SELECT c.*, clock_timestamp() AS at
+    SELECT c.*
     FROM unnest(CAST(:ids AS uuid[])) AS mine (id)
     CROSS JOIN LATERAL (
         SELECT id, agent_id, verb, payload, reason, actor_type, actor_id, precondition, seq
@@ -102,53 +102,8 @@ _MAILBOXES = text("""
     ) c
     ORDER BY c.seq
 """)
-_NOW = text("SELECT clock_timestamp()")
+_NOW = text("SELECT clock_timestamp() AS now")
 
-_WRITE_AGENTS = text("""
-    UPDATE agents a SET
-        status = n.status, version = n.version, name = n.name, current_task = n.current_task,
-        short_term_memory = n.short_term_memory, long_term_memory_ref = n.long_term_memory_ref,
-        session_id = n.session_id, last_activity_at = n.last_activity_at, terminated_at = n.terminated_at,
-        updated_at = n.updated_at, tasks_completed = a.tasks_completed + n.tasks,
-        tokens_used = a.tokens_used + n.tokens, cost_incurred = a.cost_incurred + n.cost
-    FROM unnest(CAST(:id AS uuid[]), CAST(:read AS bigint[]), CAST(:status AS text[]), CAST(:version AS bigint[]),
-        CAST(:name AS text[]), CAST(:current_task AS text[]), CAST(:short_term_memory AS jsonb[]),
-        CAST(:long_term_memory_ref AS text[]), CAST(:session_id AS text[]), CAST(:last_activity_at AS timestamptz[]),
-        CAST(:terminated_at AS timestamptz[]), CAST(:updated_at AS timestamptz[]), CAST(:tasks AS bigint[]),
-        CAST(:tokens AS numeric[]), CAST(:cost AS numeric[]))
-        AS n (id, read, status, version, name, current_task, short_term_memory, long_term_memory_ref, session_id,
-        last_activity_at, terminated_at, updated_at, tasks, tokens, cost)
-    WHERE a.id = n.id AND a.version = n.read
-""")
-_WRITE_EVENTS = text("""
-    INSERT INTO events (agent_id, version, project_id, command_id, verb, before, after, changes, actor_type, actor_id,
-        reason, at)
-    SELECT * FROM unnest(CAST(:agent_id AS uuid[]), CAST(:version AS bigint[]), CAST(:project_id AS uuid[]),
-        CAST(:command_id AS uuid[]), CAST(:verb AS text[]), CAST(:before AS text[]), CAST(:after AS text[]),
-        CAST(:changes AS jsonb[]), CAST(:actor_type AS text[]), CAST(:actor_id AS uuid[]), CAST(:reason AS text[]),
-        CAST(:at AS timestamptz[]))
-""")
-_CLOSE_COMMANDS = text("""
-    UPDATE commands c SET state = n.state, version = n.version, error = n.error, closed_at = :at, task_id = :task_id
-    FROM unnest(CAST(:id AS uuid[]), CAST(:state AS text[]), CAST(:version AS bigint[]), CAST(:error AS jsonb[]))
-        AS n (id, state, version, error)
-    WHERE c.id = n.id AND c.state = 'queued'
-""")
-_COUNT = text("""
-    INSERT INTO project_counters AS k (project_id, slot, idle, working, waiting, paused, terminated,
-        tasks_completed, tokens_used, cost_incurred)
-    SELECT project_id, :slot, idle, working, waiting, paused, terminated, tasks, tokens, cost
-    FROM unnest(CAST(:project_id AS uuid[]), CAST(:idle AS bigint[]), CAST(:working AS bigint[]),
-        CAST(:waiting AS bigint[]), CAST(:paused AS bigint[]), CAST(:terminated AS bigint[]), CAST(:tasks AS bigint[]),
-        CAST(:tokens AS numeric[]), CAST(:cost AS numeric[]))
-        AS n (project_id, idle, working, waiting, paused, terminated, tasks, tokens, cost)
-    ORDER BY project_id
-    ON CONFLICT (project_id, slot) DO UPDATE SET
-        idle = k.idle + excluded.idle, working = k.working + excluded.working, waiting = k.waiting + excluded.waiting,
-        paused = k.paused + excluded.paused, terminated = k.terminated + excluded.terminated,
-        tasks_completed = k.tasks_completed + excluded.tasks_completed,
-        tokens_used = k.tokens_used + excluded.tokens_used, cost_incurred = k.cost_incurred + excluded.cost_incurred
-""")
 _COUNT_ATTEMPT = text("""
     UPDATE commands SET attempts = attempts + :more
     WHERE id = (SELECT id FROM commands WHERE agent_id = :agent AND state = 'queued' ORDER BY seq LIMIT 1)
@@ -169,37 +124,19 @@ class Drainer:
 
     def drain(self, db: Connection, claim: Claim, mailbox: int = MAILBOX) -> Batch:
         """Empty the mailboxes of the claimed agents and count their usage; the caller commits."""
-        return self._record(db, *_decide(_load(db, claim, mailbox)))
+        return self._record(db, _decide(_load(db, claim, mailbox)))
 
-    def _record(self, db: Connection, load: Load, after: dict[UUID, Agent], outcomes: list[Outcome]) -> Batch:
+    def _record(self, db: Connection, decided: Decided) -> Batch:
+        load, after, outcomes = decided
         sums = fold(db, [id_ for id_ in load.claim.usage if after[id_].status is not None])
-        _write_agents(db, load.agents, after, sums)
-        _write_events(db, after, outcomes, load.at)
-        self._close(db, outcomes, load.at)
-        self._count(db, load.agents, after, sums)
+        record.write(db, load.agents, after, outcomes, sums, load.at, self.slot, self.task_id)
         return Batch(load.claim, outcomes, len(sums))
-
-    def _close(self, db: Connection, outcomes: list[Outcome], at: datetime) -> None:
-        rows = [
-            {"id": o.command.id, "state": o.state.value, "version": o.version, "error": jsonb(o.error)}
-            for o in outcomes
-        ]
-        _write_all(db, _CLOSE_COMMANDS, rows, at=at, task_id=self.task_id)
-
-    def _count(
-        self, db: Connection, before: dict[UUID, Agent], after: dict[UUID, Agent], sums: dict[UUID, Sums]
-    ) -> None:
-        deltas: dict[UUID, dict[str, Any]] = defaultdict(_no_delta)
-        for id_, agent in after.items():
-            _add(deltas, before[id_], agent, sums.get(id_, NO_SUMS))
-        rows = [{"project_id": id_, **delta} for id_, delta in deltas.items()]
-        _write_all(db, _COUNT, rows, slot=self.slot)
 
 
 def claim(db: Connection, limit: int) -> Claim:
     """Lock agents that nobody else is draining, by up to `limit` waiting commands and as many uncounted entries."""
-    mail = db.execute(_CLAIM_MAIL, {"limit": limit}).scalars().all()
-    usage = db.execute(_CLAIM_USAGE, {"limit": limit}).scalars().all()
+    found = together(db, (_CLAIM_MAIL, {"limit": limit}), (_CLAIM_USAGE, {"limit": limit}))
+    mail, usage = ([row.id for row in cursor] for cursor in found)
     return Claim(list(dict.fromkeys(mail)), list(dict.fromkeys(usage)), full=max(len(mail), len(usage)) >= limit)
 
 
@@ -224,13 +161,13 @@ def bury(db: Connection, command_id: UUID, task_id: str | None) -> None:
 
 def _load(db: Connection, claim: Claim, mailbox: int) -> Load:
     ids = claim.agents
-    agents = {row.id: _agent(row._asdict()) for row in db.execute(_AGENTS, {"ids": ids})}
-    rows = db.execute(_MAILBOXES, {"ids": ids, "most": mailbox}).all()
+    found, letters, clock = together(
+        db, (_AGENTS, {"ids": ids}), (_MAILBOXES, {"ids": ids, "most": mailbox}), (_NOW, {})
+    )
     mail: dict[UUID, list[Command]] = defaultdict(list)
-    for row in rows:
+    for row in letters:
         mail[row.agent_id].append(_command(row))
-    at = rows[-1].at if rows else db.execute(_NOW).scalar_one()
-    return Load(claim, agents, mail, at)
+    return Load(claim, {row.id: _agent(row._asdict()) for row in found}, mail, clock.fetchall()[0].now)
 
 
 def _agent(row: dict[str, Any]) -> Agent:
@@ -243,70 +180,10 @@ def _command(row: Any) -> Command:
     )
 
 
-def _decide(load: Load) -> tuple[Load, dict[UUID, Agent], list[Outcome]]:
+def _decide(load: Load) -> Decided:
     after: dict[UUID, Agent] = {}
     outcomes: list[Outcome] = []
     for id_, agent in load.agents.items():
         after[id_], ended = decide(agent, load.mail.get(id_, ()), load.at)
         outcomes += ended
     return load, after, outcomes
-
-
-def _write_agents(
-    db: Connection, before: dict[UUID, Agent], after: dict[UUID, Agent], sums: dict[UUID, Sums]
-) -> None:
-    rows = [
-        _agent_row(agent, before[id_].version, sums.get(id_, NO_SUMS))
-        for id_, agent in after.items()
-        if agent.version != before[id_].version or id_ in sums
-    ]
-    _write_all(db, _WRITE_AGENTS, rows)
-
-
-def _agent_row(agent: Agent, read: int, sums: Sums) -> dict[str, Any]:
-    fields = {name: getattr(agent, name) for name in Agent.__slots__ if name != "project_id"}
-    counters = {"tasks": sums.tasks_completed, "tokens": Decimal(sums.tokens_used), "cost": sums.cost_incurred}
-    return fields | counters | {"read": read, "short_term_memory": jsonb(agent.short_term_memory)}
-
-
-def _write_events(db: Connection, after: dict[UUID, Agent], outcomes: Iterable[Outcome], at: datetime) -> None:
-    rows = [
-        {
-            "agent_id": o.command.agent_id,
-            "version": o.version,
-            "project_id": after[o.command.agent_id].project_id,
-            "command_id": o.command.id,
-            "verb": o.event.verb.value,
-            "before": o.event.before,
-            "after": o.event.after,
-            "changes": jsonb(o.event.changes),
-            "actor_type": o.command.actor_type,
-            "actor_id": o.command.actor_id,
-            "reason": o.command.reason,
-            "at": at,
-        }
-        for o in outcomes
-        if o.event is not None
-    ]
-    _write_all(db, _WRITE_EVENTS, rows)
-
-
-def _write_all(db: Connection, statement: TextClause, rows: Sequence[dict[str, Any]], **common: Any) -> None:
-    if rows and db.execute(statement, columns(rows) | common).rowcount != len(rows):
-        raise WorldChanged(f"{len(rows)} rows were to be written, not all were as they had been read")
-
-
-def _no_delta() -> dict[str, Any]:
-    return {status.value: 0 for status in Status} | {"tasks": 0, "tokens": Decimal(0), "cost": Decimal(0)}
-
-
-def _add(deltas: dict[UUID, dict[str, Any]], before: Agent, after: Agent, sums: Sums) -> None:
-    if before.status is after.status and sums is NO_SUMS:
-        return
-    delta = deltas[after.project_id]
-    for status, by in ((before.status, -1), (after.status, 1)):
-        if status is not None:
-            delta[status.value] += by
-    delta["tasks"] += sums.tasks_completed
-    delta["tokens"] += sums.tokens_used
-    delta["cost"] += sums.cost_incurred

@@ -15,6 +15,8 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s.]+")
 
 MEMORY_BYTES = 16 * 1024
+DECIMALS = 10
+"""Of a cost in USD."""
 
 
 class Body(BaseModel):
@@ -25,7 +27,7 @@ class Body(BaseModel):
 
 def wrong(message: str) -> PydanticCustomError:
     """A violation whose message is ours, word for word."""
-    return PydanticCustomError("rule", message)  # type: ignore[arg-type]  # a variable is not a LiteralString
+    return PydanticCustomError("rule", message)
 
 
 def parse_uuid(value: Any) -> UUID:
@@ -62,8 +64,8 @@ def _parse_money(value: Any) -> Any:
 
 def _ten_decimals(value: Decimal) -> Decimal:
     exponent = value.normalize().as_tuple().exponent
-    if isinstance(exponent, int) and exponent < -10:
-        raise wrong("must have at most 10 decimals")
+    if isinstance(exponent, int) and -exponent > DECIMALS:
+        raise wrong(f"must have at most {DECIMALS} decimals")
     return value.normalize()
 
 

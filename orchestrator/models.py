@@ -1,5 +1,6 @@
 """The tables. What SQL can say about their truth, SQL says: CHECKs, unique keys, partial indexes."""
 
+from collections.abc import Iterable
 from enum import StrEnum
 
 from sqlalchemy import (
@@ -60,12 +61,13 @@ class Xid8(UserDefinedType[int]):
 
     cache_ok = True
 
-    def get_col_spec(self) -> str:
+    def get_col_spec(self, **kw: object) -> str:
         """The type's name in DDL."""
+        del kw
         return "xid8"
 
 
-def one_of(column: str, values: type[StrEnum] | tuple[StrEnum, ...], name: str) -> CheckConstraint:
+def one_of(column: str, values: Iterable[str], name: str) -> CheckConstraint:
     """A CHECK that a text column holds one of an enum's values."""
     listed = ", ".join(f"'{value}'" for value in values)
     return CheckConstraint(f"{column} IN ({listed})", name=name)
@@ -212,7 +214,8 @@ commands = Table(
     one_of("state", State, "state"),
     one_of("verb", COMMANDS, "verb"),
     CheckConstraint("(state = 'queued') = (closed_at IS NULL)", name="closed"),
-    CheckConstraint("actor_type IN ('user', 'system') AND (actor_type = 'user') = (actor_id IS NOT NULL)", name="actor"),
+    one_of("actor_type", ("user", "system"), "actor_type"),
+    CheckConstraint("(actor_type = 'user') = (actor_id IS NOT NULL)", name="actor"),
     Index("ix_commands_queue", "lane", "turn", "seq", postgresql_where=text("state = 'queued'")),
     Index("ix_commands_mailbox", "agent_id", "seq", postgresql_where=text("state = 'queued'")),
     Index("ix_commands_page", "project_id", "seq"),

@@ -219,9 +219,7 @@ def feed(db: Connection, project_id: UUID, after: str | None, limit: int) -> tup
     """
     xid, agent_id, version = (0, UUID(int=0), 0)
     if after is not None:
-        xid, agent_id, version = cursors.decode(
-            after, cursors.natural, cursors.uuid, cursors.natural, field="after"
-        )
+        xid, agent_id, version = cursors.decode(after, cursors.natural, cursors.uuid, cursors.natural, field="after")
     values = {"project": project_id, "xid": str(xid), "agent": agent_id, "version": version, "limit": limit + 1}
     rows = db.execute(_FEED, values).all()
     return rows[:limit], len(rows) > limit

@@ -11,6 +11,10 @@ GRACE = "60 seconds"
 
 _EDGES = ", ".join(f"('{before}', '{after}')" for _, before, after in edges() if before is not None)
 
+_COUNTERS_DIFFER = " OR ".join(
+    f"coalesce(k.{c}, 0) <> coalesce(a.{c}, 0)" for c in (*Status, "tasks", "tokens", "cost")
+)
+
 _LIFECYCLE_FIELDS = ("name", "current_task", "long_term_memory_ref", "session_id")
 """What `changes` of the events fold into, as text; short_term_memory is compared as JSON beside them."""
 
@@ -94,7 +98,7 @@ INVARIANTS: dict[str, tuple[str, str]] = {
                    sum(tasks_completed) AS tasks, sum(tokens_used) AS tokens, sum(cost_incurred) AS cost
                FROM agents GROUP BY project_id
            ) a ON a.project_id = p.id
-           WHERE {" OR ".join(f"coalesce(k.{c}, 0) <> coalesce(a.{c}, 0)" for c in (*Status, "tasks", "tokens", "cost"))}""",
+           WHERE {_COUNTERS_DIFFER}""",
     ),
     "I9": (
         "every command, event and entry names an agent of its project",

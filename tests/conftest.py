@@ -48,7 +48,10 @@ def template(servers: tuple[str, str], home: Path) -> Iterator[tuple[str, str]]:
 @pytest.fixture(scope="session", autouse=True)
 def world(servers: tuple[str, str], template: tuple[str, str], home: Path) -> Iterator[None]:
     """The environment every process of this session sees: one database, one Redis, no limits."""
-    with _database(servers[0], f"orch_test_{uuid4().hex[:8]}", template[0]) as url, pytest.MonkeyPatch.context() as patch:
+    with (
+        _database(servers[0], f"orch_test_{uuid4().hex[:8]}", template[0]) as url,
+        pytest.MonkeyPatch.context() as patch,
+    ):
         patch.setenv("ORCH_DATABASE_URL", url)
         patch.setenv("ORCH_REDIS_URL", servers[1])
         patch.setenv("ORCH_HOME", str(home))

@@ -4,17 +4,17 @@ from typing import Any
 
 from flask import Response, g, request
 from flask_openapi3 import APIBlueprint, Tag
+from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import Row
 
-from orchestrator import access, accept, queries
+from orchestrator import accept, access, queries
 from orchestrator.db import begin, look
 from orchestrator.errors import Invalid, Violation
 from orchestrator.fields import Reason
 from orchestrator.lifecycle import Status
 from orchestrator.orders import Order, Pause, Resume, Spawn, Terminate, Update
-from pydantic import TypeAdapter, ValidationError
 from web import answers, gate, headers, schemas
-from web.docs import OPERATION_ID, errors
+from web.docs import OPERATION_ID, responses
 
 bp = APIBlueprint(
     "agents",
@@ -24,11 +24,10 @@ bp = APIBlueprint(
     operation_id_callback=OPERATION_ID,
 )
 
-_ACCEPTED: dict[int, Any] = {202: schemas.Command}
 _REASON = TypeAdapter(Reason)
 
 
-@bp.post("", responses={201: schemas.Agent} | _ACCEPTED | errors(404, 409, 422))
+@bp.post("", responses=responses({201: schemas.Agent, 202: schemas.Command}, 404, 409, 422))
 def spawn_agent(path: schemas.ProjectPath, body: Spawn) -> Response:
     """Bring an agent to life."""
     once = headers.once(body.model_dump(mode="json"))
@@ -37,7 +36,7 @@ def spawn_agent(path: schemas.ProjectPath, body: Spawn) -> Response:
     return answers.conclude(accepted, _show_born, 201)
 
 
-@bp.get("", responses={200: schemas.AgentPage} | errors(404, 422))
+@bp.get("", responses=responses({200: schemas.AgentPage}, 404, 422))
 def list_project_agents(path: schemas.ProjectPath, query: schemas.AgentQuery) -> Response:
     """The project's agents, newest first."""
     if query.cursor is not None and "page" in query.model_fields_set:
@@ -52,7 +51,7 @@ def list_project_agents(path: schemas.ProjectPath, query: schemas.AgentQuery) ->
     return answers.reply(_page_shape(page))
 
 
-@bp.get("/metrics", responses={200: schemas.Metrics} | errors(404))
+@bp.get("/metrics", responses=responses({200: schemas.Metrics}, 404))
 def get_project_agent_metrics(path: schemas.ProjectPath) -> Response:
     """Sums over all agents of the project, the terminated ones too."""
     with look() as db:
@@ -61,32 +60,32 @@ def get_project_agent_metrics(path: schemas.ProjectPath) -> Response:
     return answers.reply(_metrics(row, {status: getattr(row, status) for status in Status}))
 
 
-@bp.get("/<agent_id>", responses={200: schemas.Agent} | errors(404))
+@bp.get("/<agent_id>", responses=responses({200: schemas.Agent}, 404))
 def get_agent(path: schemas.AgentPath) -> Response:
     """One agent."""
     with look() as db:
         return _show(queries.agent(db, g.caller, path.project_id, path.agent_id))
 
 
-@bp.patch("/<agent_id>", responses={200: schemas.Agent} | _ACCEPTED | errors(404, 409, 412, 422))
+@bp.patch("/<agent_id>", responses=responses({200: schemas.Agent, 202: schemas.Command}, 404, 409, 412, 422))
 def update_agent(path: schemas.AgentPath, body: Update) -> Response:
     """Change an agent's fields, its status among them."""
     return answers.conclude(_accept(path, body), _show_now)
 
 
-@bp.post("/<agent_id>/pause", responses={200: schemas.Agent} | _ACCEPTED | errors(404, 409, 412, 422))
+@bp.post("/<agent_id>/pause", responses=responses({200: schemas.Agent, 202: schemas.Command}, 404, 409, 412, 422))
 def pause_agent(path: schemas.AgentPath, body: Pause) -> Response:
     """Stop an agent until it is resumed."""
     return answers.conclude(_accept(path, body), _show_now)
 
 
-@bp.post("/<agent_id>/resume", responses={200: schemas.Agent} | _ACCEPTED | errors(404, 409, 412, 422))
+@bp.post("/<agent_id>/resume", responses=responses({200: schemas.Agent, 202: schemas.Command}, 404, 409, 412, 422))
 def resume_agent(path: schemas.AgentPath, body: Resume) -> Response:
     """Let a paused agent go on."""
     return answers.conclude(_accept(path, body), _show_now)
 
 
-@bp.delete("/<agent_id>", responses={200: schemas.Terminated} | _ACCEPTED | errors(404, 409, 412, 422))
+@bp.delete("/<agent_id>", responses=responses({200: schemas.Terminated, 202: schemas.Command}, 404, 409, 412, 422))
 def terminate_agent(path: schemas.AgentPath, body: Terminate) -> Response:
     """End an agent for good."""
     reason = request.headers.get("X-Reason")
@@ -95,7 +94,7 @@ def terminate_agent(path: schemas.AgentPath, body: Terminate) -> Response:
     return answers.conclude(_accept(path, body), _say_terminated)
 
 
-@bp.get("/<agent_id>/metrics", responses={200: schemas.Metrics} | errors(404))
+@bp.get("/<agent_id>/metrics", responses=responses({200: schemas.Metrics}, 404))
 def get_agent_metrics(path: schemas.AgentPath) -> Response:
     """The same sums for one agent."""
     with look() as db:
@@ -107,9 +106,7 @@ def _accept(path: schemas.AgentPath, order: Order) -> accept.Accepted:
     once = headers.once(order.model_dump(mode="json", exclude_unset=True))
     precondition = headers.precondition()
     with begin() as db:
-        return accept.accept(
-            db, g.caller, path.project_id, path.agent_id, order, once=once, precondition=precondition
-        )
+        return accept.accept(db, g.caller, path.project_id, path.agent_id, order, once=once, precondition=precondition)
 
 
 def _show(row: Row[Any]) -> Response:

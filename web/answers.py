@@ -109,4 +109,3 @@ def _failure(command: Row[Any]) -> Problem:
 def _pending(command: Row[Any]) -> Response:
     location = f"{gate.PREFIX}/projects/{command.project_id}/commands/{command.id}"
     return reply(command_shape(command), 202, Location=location)
-

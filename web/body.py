@@ -4,9 +4,9 @@ import json
 from typing import Any, NoReturn
 
 from flask import Request
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from orchestrator.errors import Invalid, MalformedJson, TooLarge, UnsupportedMediaType, Violation
-from werkzeug.exceptions import RequestEntityTooLarge
 
 SINGLE_BYTES = 1 << 20
 BULK_BYTES = 4 << 20
@@ -14,16 +14,14 @@ DEEPEST = 64
 """Levels of nesting; more is nobody's data, and recursion has its limits."""
 
 
+_BULK = ("/usage", "/commands")
+
+
 class JsonRequest(Request):
     """A request whose JSON is an object, or absent."""
 
     _read = False
     _json: dict[str, Any] | None = None
-
-    @property
-    def max_content_length(self) -> int:
-        """Bytes that are read at most, whatever Content-Length says."""
-        return BULK_BYTES if self.path.endswith(("/usage", "/commands")) else SINGLE_BYTES
 
     def get_json(self, force: bool = False, silent: bool = False, cache: bool = True) -> Any:
         """The body's object; None where there is no body at all.
@@ -37,10 +35,12 @@ class JsonRequest(Request):
         return self._json
 
     def _parse(self) -> dict[str, Any] | None:
+        most = BULK_BYTES if self.path.endswith(_BULK) else SINGLE_BYTES
+        self.max_content_length = most  # counted while reading, whatever Content-Length says
         try:
             raw = self.get_data()
         except RequestEntityTooLarge:
-            raise TooLarge(f"the body may have {self.max_content_length} bytes") from None
+            raise TooLarge(f"the body may have {most} bytes") from None
         if not raw:
             return None
         if self.mimetype != "application/json":

@@ -3,10 +3,10 @@
 from flask import Response, g
 from flask_openapi3 import APIBlueprint, Tag
 
-from orchestrator import access, accept, queries
+from orchestrator import accept, access, queries
 from orchestrator.db import begin, look
 from web import answers, gate, headers, schemas
-from web.docs import OPERATION_ID, errors
+from web.docs import OPERATION_ID, responses
 
 bp = APIBlueprint(
     "commands",
@@ -17,7 +17,7 @@ bp = APIBlueprint(
 )
 
 
-@bp.get("", responses={200: schemas.CommandPage} | errors(404, 422))
+@bp.get("", responses=responses({200: schemas.CommandPage}, 404, 422))
 def list_commands(path: schemas.ProjectPath, query: schemas.CommandQuery) -> Response:
     """The project's commands, newest first."""
     wanted = query.model_dump(mode="json", include={"state", "verb"}, exclude_none=True)
@@ -29,7 +29,7 @@ def list_commands(path: schemas.ProjectPath, query: schemas.CommandQuery) -> Res
     return answers.page(schemas.CommandPage, map(answers.command_shape, rows), cursor)
 
 
-@bp.get("/<command_id>", responses={200: schemas.Command} | errors(404))
+@bp.get("/<command_id>", responses=responses({200: schemas.Command}, 404))
 def get_command(path: schemas.CommandPath) -> Response:
     """One command; with `Prefer: wait=N` the answer is held until it is closed."""
     with look() as db:
@@ -38,7 +38,7 @@ def get_command(path: schemas.CommandPath) -> Response:
     return answers.mark_wait(answers.reply(answers.command_shape(closed or command)))
 
 
-@bp.post("/<command_id>/cancel", responses={200: schemas.Command} | errors(404, 409))
+@bp.post("/<command_id>/cancel", responses=responses({200: schemas.Command}, 404, 409))
 def cancel_command(path: schemas.CommandPath) -> Response:
     """Take a command back, as long as it is queued."""
     once = headers.once({})

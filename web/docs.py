@@ -1,11 +1,14 @@
 """OpenAPI 3.1 from the same models that validate and render, and its pages, with local assets only."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from flask import Blueprint, Flask, Response, jsonify, render_template_string
+from flask import jsonify, render_template_string
 from flask_openapi3 import Info, OpenAPI
+from flask_openapi3.types import ResponseDict
 from flask_openapi3_swagger.plugins import RegisterPlugin
 from flask_openapi3_swagger.templates import swagger_html_string
+from pydantic import BaseModel
 
 from orchestrator import __version__
 from web import schemas
@@ -25,9 +28,10 @@ def OPERATION_ID(*, name: str, path: str, method: str) -> str:  # noqa: N802  # 
     return name
 
 
-def errors(*statuses: int) -> dict[int, Any]:
-    """The problems a route can answer with, beside those every route can."""
-    return dict.fromkeys((401, 403, 429, 503, *statuses), _PROBLEM)
+def responses(good: Mapping[int, type[BaseModel] | None], *errors: int) -> ResponseDict:
+    """What a route answers when all is well, the problems it can answer with, and those every route can."""
+    problems: ResponseDict = dict.fromkeys((401, 403, 429, 503, *errors), _PROBLEM)
+    return problems | dict(good)
 
 
 _PROBLEM = {

@@ -9,7 +9,7 @@ from sqlalchemy import Row
 from orchestrator import access, queries
 from orchestrator.db import look
 from web import answers, gate, schemas
-from web.docs import OPERATION_ID, errors
+from web.docs import OPERATION_ID, responses
 
 bp = APIBlueprint(
     "events",
@@ -20,7 +20,7 @@ bp = APIBlueprint(
 )
 
 
-@bp.get("/agents/<agent_id>/events", responses={200: schemas.EventPage} | errors(404, 422))
+@bp.get("/agents/<agent_id>/events", responses=responses({200: schemas.EventPage}, 404, 422))
 def list_agent_events(path: schemas.AgentPath, query: schemas.AgentEventQuery) -> Response:
     """The agent's history, oldest first; go on with `after_version` = the last event's version."""
     with look() as db:
@@ -29,7 +29,7 @@ def list_agent_events(path: schemas.AgentPath, query: schemas.AgentEventQuery) -
     return answers.page(schemas.EventPage, map(_event, rows), str(rows[-1].version) if more else None)
 
 
-@bp.get("/events", responses={200: schemas.EventPage} | errors(404, 422))
+@bp.get("/events", responses=responses({200: schemas.EventPage}, 404, 422))
 def list_project_events(path: schemas.ProjectPath, query: schemas.EventQuery) -> Response:
     """The project's events, oldest first; go on with `after` = the last event's cursor."""
     with look() as db:

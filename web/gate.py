@@ -127,9 +127,8 @@ def _wanted_status() -> str:
 def _spend(action: str, who: str) -> None:
     g.spent = spent = limits.spend(action, who)
     if spent is not None and not spent.allowed:
-        limit = spent.limit
-        sentence = f"{limit.quota} {limit.action} requests per {limit.window} s are allowed; try again in {spent.reset} s"
-        raise RateLimited(sentence, retry_after=spent.reset)
+        allowed = f"{spent.limit.quota} {spent.limit.action} requests per {spent.limit.window} s are allowed"
+        raise RateLimited(f"{allowed}; try again in {spent.reset} s", retry_after=spent.reset)
 
 
 def _sign(response: Response) -> Response:

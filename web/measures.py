@@ -16,7 +16,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from orchestrator import queries
-from orchestrator.db import begin, look
+from orchestrator.db import look
 from orchestrator.errors import Unavailable
 
 SECONDS = Histogram(

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from flask import Response, g
+from flask import Response, g, request
 from flask_openapi3 import APIBlueprint, Tag
 
 from orchestrator import access, directory
@@ -11,8 +11,7 @@ from orchestrator.errors import Invalid, Violation
 from orchestrator.fields import NOT_NULL, Body, Email, Id, Name, Time
 from orchestrator.models import api_keys, users
 from web import answers, gate, headers, schemas
-from web.docs import OPERATION_ID, errors
-from flask import request
+from web.docs import OPERATION_ID, responses
 
 bp = APIBlueprint(
     "people",
@@ -45,7 +44,7 @@ class KeyRequest(Body):
     expires_at: Time | None = None
 
 
-@bp.get("/me", responses={200: schemas.Me} | errors())
+@bp.get("/me", responses=responses({200: schemas.Me}))
 def get_me() -> Response:
     """Who is calling, and with which key."""
     user = {"id": g.caller.user_id, "email": g.caller.email, "is_superuser": g.caller.is_superuser}
@@ -53,7 +52,7 @@ def get_me() -> Response:
     return answers.reply(schemas.Me.model_validate({"user": user, "key": key}))
 
 
-@bp.post("/users", responses={201: schemas.User} | errors(409, 422))
+@bp.post("/users", responses=responses({201: schemas.User}, 409, 422))
 def create_user(body: NewUser) -> Response:
     """A new user; a superuser's business."""
     once = headers.once(body.model_dump(mode="json"))
@@ -62,7 +61,7 @@ def create_user(body: NewUser) -> Response:
     return answers.replayable(answers.reply(schemas.User.model_validate(row), 201), replayed)
 
 
-@bp.get("/users", responses={200: schemas.UserPage} | errors(422))
+@bp.get("/users", responses=responses({200: schemas.UserPage}, 422))
 def list_users(query: schemas.ListQuery) -> Response:
     """All users; a superuser's business."""
     access.demand_superuser(g.caller)
@@ -70,25 +69,23 @@ def list_users(query: schemas.ListQuery) -> Response:
         return answers.page(schemas.UserPage, *directory.listed(db, users, True, query.cursor, query.limit))
 
 
-@bp.get("/users/<user_id>", responses={200: schemas.User} | errors(404))
+@bp.get("/users/<user_id>", responses=responses({200: schemas.User}, 404))
 def get_user(path: schemas.UserPath) -> Response:
     """One user; a superuser's business."""
     with look() as db:
         return answers.reply(schemas.User.model_validate(directory.user(db, g.caller, path.user_id)))
 
 
-@bp.patch("/users/<user_id>", responses={200: schemas.User} | errors(404, 422))
+@bp.patch("/users/<user_id>", responses=responses({200: schemas.User}, 404, 422))
 def change_user(path: schemas.UserPath, body: UserChanges) -> Response:
     """Let a user in or out, or change its rights; a superuser's business."""
     once = headers.once(body.model_dump(mode="json", exclude_unset=True))
     with begin() as db:
-        row, replayed = directory.change_user(
-            db, g.caller, once, path.user_id, body.model_dump(exclude_unset=True)
-        )
+        row, replayed = directory.change_user(db, g.caller, once, path.user_id, body.model_dump(exclude_unset=True))
     return answers.replayable(answers.reply(schemas.User.model_validate(row)), replayed)
 
 
-@bp.post("/keys", responses={201: schemas.NewKey} | errors(422))
+@bp.post("/keys", responses=responses({201: schemas.NewKey}, 422))
 def create_key(body: KeyRequest) -> Response:
     """A new key; its secret is shown this once, so an Idempotency-Key is refused."""
     if "Idempotency-Key" in request.headers:
@@ -98,7 +95,7 @@ def create_key(body: KeyRequest) -> Response:
     return answers.reply(schemas.NewKey.model_validate(row._asdict() | {"key": secret}), 201)
 
 
-@bp.get("/keys", responses={200: schemas.KeyPage} | errors(403, 422))
+@bp.get("/keys", responses=responses({200: schemas.KeyPage}, 403, 422))
 def list_keys(query: schemas.KeyQuery) -> Response:
     """The caller's living keys, or another user's for a superuser."""
     condition = directory.own_keys(g.caller, query.user_id)
@@ -106,7 +103,7 @@ def list_keys(query: schemas.KeyQuery) -> Response:
         return answers.page(schemas.KeyPage, *directory.listed(db, api_keys, condition, query.cursor, query.limit))
 
 
-@bp.delete("/keys/<key_id>", responses={204: None} | errors(404))
+@bp.delete("/keys/<key_id>", responses=responses({204: None}, 404))
 def revoke_key(path: schemas.KeyPath) -> Response:
     """End a key's life, within a second everywhere."""
     once = headers.once({})

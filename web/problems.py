@@ -5,7 +5,8 @@ from typing import Any
 
 from flask import Flask, Response, g, request
 from pydantic import ValidationError
-from werkzeug.exceptions import HTTPException, MethodNotAllowed as WrongMethod
+from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import MethodNotAllowed as WrongMethod
 
 from orchestrator import access, idempotency, logs
 from orchestrator.db import look
@@ -21,7 +22,7 @@ from orchestrator.errors import (
     UnsupportedMediaType,
     Violation,
 )
-from web import headers, schemas
+from web import headers
 
 log = logs.logger("web")
 
@@ -61,9 +62,7 @@ def render(problem: Problem) -> Response:
         "instance": request.path,
         "request_id": g.get("request_id", ""),
         "success": False,
-        "errors": [
-            {"code": problem.code, "message": v.message, "field": v.field} for v in problem.violations
-        ],
+        "errors": [{"code": problem.code, "message": v.message, "field": v.field} for v in problem.violations],
     }
     extra = {name: value for name, value in problem.extra.items() if name not in ("retry_after", "allow")}
     response = Response(json.dumps(document | extra), problem.status, content_type="application/problem+json")

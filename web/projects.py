@@ -10,7 +10,7 @@ from orchestrator.db import begin, look
 from orchestrator.fields import LAX, NOT_NULL, Body, Id, Name, Prose, Slug, Title
 from orchestrator.models import IssueStatus, ProjectStatus, agent_types, issues, projects
 from web import answers, gate, headers, schemas
-from web.docs import OPERATION_ID, errors
+from web.docs import OPERATION_ID, responses
 
 bp = APIBlueprint(
     "projects",
@@ -70,7 +70,7 @@ class IssueChanges(Body):
     assigned_agent_id: Id | None = None
 
 
-@bp.post("/projects", responses={201: schemas.Project} | errors(409, 422))
+@bp.post("/projects", responses=responses({201: schemas.Project}, 409, 422))
 def create_project(body: NewProject) -> Response:
     """A new project, the caller's own."""
     once = headers.once(body.model_dump(mode="json"))
@@ -79,7 +79,7 @@ def create_project(body: NewProject) -> Response:
     return answers.replayable(answers.reply(schemas.Project.model_validate(row), 201), replayed)
 
 
-@bp.get("/projects", responses={200: schemas.ProjectPage} | errors(422))
+@bp.get("/projects", responses=responses({200: schemas.ProjectPage}, 422))
 def list_projects(query: schemas.ListQuery) -> Response:
     """The projects the caller may see."""
     condition = directory.own_projects(g.caller)
@@ -87,14 +87,14 @@ def list_projects(query: schemas.ListQuery) -> Response:
         return answers.page(schemas.ProjectPage, *directory.listed(db, projects, condition, query.cursor, query.limit))
 
 
-@bp.get("/projects/<project_id>", responses={200: schemas.Project} | errors(404))
+@bp.get("/projects/<project_id>", responses=responses({200: schemas.Project}, 404))
 def get_project(path: schemas.ProjectPath) -> Response:
     """One project."""
     with look() as db:
         return answers.reply(schemas.Project.model_validate(access.enter(db, g.caller, path.project_id)))
 
 
-@bp.patch("/projects/<project_id>", responses={200: schemas.Project} | errors(404, 422))
+@bp.patch("/projects/<project_id>", responses=responses({200: schemas.Project}, 404, 422))
 def change_project(path: schemas.ProjectPath, body: ProjectChanges) -> Response:
     """Rename, archive, or hand over a project."""
     once = headers.once(body.model_dump(mode="json", exclude_unset=True))
@@ -105,7 +105,7 @@ def change_project(path: schemas.ProjectPath, body: ProjectChanges) -> Response:
     return answers.replayable(answers.reply(schemas.Project.model_validate(row)), replayed)
 
 
-@bp.post("/agent-types", responses={201: schemas.AgentType} | errors(409, 422))
+@bp.post("/agent-types", responses=responses({201: schemas.AgentType}, 409, 422))
 def create_agent_type(body: NewAgentType) -> Response:
     """A new agent type; a superuser's business."""
     once = headers.once(body.model_dump(mode="json"))
@@ -114,21 +114,21 @@ def create_agent_type(body: NewAgentType) -> Response:
     return answers.replayable(answers.reply(schemas.AgentType.model_validate(row), 201), replayed)
 
 
-@bp.get("/agent-types", responses={200: schemas.AgentTypePage} | errors(422))
+@bp.get("/agent-types", responses=responses({200: schemas.AgentTypePage}, 422))
 def list_agent_types(query: schemas.ListQuery) -> Response:
     """All agent types."""
     with look() as db:
         return answers.page(schemas.AgentTypePage, *directory.listed(db, agent_types, True, query.cursor, query.limit))
 
 
-@bp.get("/agent-types/<type_id>", responses={200: schemas.AgentType} | errors(404))
+@bp.get("/agent-types/<type_id>", responses=responses({200: schemas.AgentType}, 404))
 def get_agent_type(path: schemas.TypePath) -> Response:
     """One agent type."""
     with look() as db:
         return answers.reply(schemas.AgentType.model_validate(directory.agent_type(db, path.type_id)))
 
 
-@bp.patch("/agent-types/<type_id>", responses={200: schemas.AgentType} | errors(404, 422))
+@bp.patch("/agent-types/<type_id>", responses=responses({200: schemas.AgentType}, 404, 422))
 def change_agent_type(path: schemas.TypePath, body: AgentTypeChanges) -> Response:
     """Rename an agent type, or close it to new agents; a superuser's business."""
     once = headers.once(body.model_dump(mode="json", exclude_unset=True))
@@ -137,7 +137,7 @@ def change_agent_type(path: schemas.TypePath, body: AgentTypeChanges) -> Respons
     return answers.replayable(answers.reply(schemas.AgentType.model_validate(row)), replayed)
 
 
-@bp.post("/projects/<project_id>/issues", responses={201: schemas.Issue} | errors(404, 422))
+@bp.post("/projects/<project_id>/issues", responses=responses({201: schemas.Issue}, 404, 422))
 def create_issue(path: schemas.ProjectPath, body: NewIssue) -> Response:
     """A new work item."""
     once = headers.once(body.model_dump(mode="json"))
@@ -146,7 +146,7 @@ def create_issue(path: schemas.ProjectPath, body: NewIssue) -> Response:
     return answers.replayable(answers.reply(schemas.Issue.model_validate(row), 201), replayed)
 
 
-@bp.get("/projects/<project_id>/issues", responses={200: schemas.IssuePage} | errors(404, 422))
+@bp.get("/projects/<project_id>/issues", responses=responses({200: schemas.IssuePage}, 404, 422))
 def list_issues(path: schemas.ProjectPath, query: schemas.IssueQuery) -> Response:
     """The project's work items."""
     condition = issues.c.project_id == path.project_id
@@ -159,7 +159,7 @@ def list_issues(path: schemas.ProjectPath, query: schemas.IssueQuery) -> Respons
         return answers.page(schemas.IssuePage, *directory.listed(db, issues, condition, query.cursor, query.limit))
 
 
-@bp.get("/projects/<project_id>/issues/<issue_id>", responses={200: schemas.Issue} | errors(404))
+@bp.get("/projects/<project_id>/issues/<issue_id>", responses=responses({200: schemas.Issue}, 404))
 def get_issue(path: schemas.IssuePath) -> Response:
     """One work item."""
     with look() as db:
@@ -167,7 +167,7 @@ def get_issue(path: schemas.IssuePath) -> Response:
     return answers.reply(schemas.Issue.model_validate(row))
 
 
-@bp.patch("/projects/<project_id>/issues/<issue_id>", responses={200: schemas.Issue} | errors(404, 422))
+@bp.patch("/projects/<project_id>/issues/<issue_id>", responses=responses({200: schemas.Issue}, 404, 422))
 def change_issue(path: schemas.IssuePath, body: IssueChanges) -> Response:
     """Change a work item, its assignment among the rest."""
     once = headers.once(body.model_dump(mode="json", exclude_unset=True))

@@ -403,10 +403,14 @@ class Query(BaseModel):
         return given
 
     @classmethod
-    @cache
     def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """The same schema, made once: the framework asks for it at every request."""
-        return super().model_json_schema(*args, **kwargs)
+        return _schema_of(cls) if not (args or kwargs) else super().model_json_schema(*args, **kwargs)
+
+
+@cache
+def _schema_of(query: type[Query]) -> dict[str, Any]:
+    return super(Query, query).model_json_schema()
 
 
 Limit = Annotated[int, Field(ge=1, le=100)]

@@ -12,7 +12,7 @@ from orchestrator.errors import NotFound
 from orchestrator.idempotency import Once
 from orchestrator.ledger import AgentEntry, AgentReport, ProjectReport, Taken
 from web import answers, gate, headers, schemas
-from web.docs import OPERATION_ID, errors
+from web.docs import OPERATION_ID, responses
 from web.waiters import waiters
 from workers import bell
 
@@ -24,7 +24,7 @@ bp = APIBlueprint(
     operation_id_callback=OPERATION_ID,
 )
 
-_RESPONSES = {200: schemas.UsageTaken, 202: schemas.UsageTaken} | errors(404, 422)
+_RESPONSES = responses({200: schemas.UsageTaken, 202: schemas.UsageTaken}, 404, 422)
 
 
 @bp.post("/agents/<agent_id>/usage", responses=_RESPONSES)
@@ -41,7 +41,7 @@ def report_project_usage(path: schemas.ProjectPath, body: ProjectReport) -> Resp
     return _take(path.project_id, body.entries, headers.once(body.model_dump(mode="json", exclude_none=True)))
 
 
-@bp.get("/usage", responses={200: schemas.UsageReport} | errors(404, 422))
+@bp.get("/usage", responses=responses({200: schemas.UsageReport}, 404, 422))
 def get_usage(path: schemas.ProjectPath, query: schemas.UsageQuery) -> Response:
     """Counted usage, summed by model, agent, type, hour or day."""
     with look() as db:

@@ -25,7 +25,7 @@ ATTEMPTS = 5
 log = logs.logger("worker")
 
 
-@app.task(name="orchestrator.drain", bind=True)  # type: ignore[untyped-decorator]
+@app.task(name="orchestrator.drain", bind=True)
 def drain(self: Any, **_: Any) -> dict[str, int]:
     """Empty mailboxes until a claim comes back empty or the budget is used. The small result is for Flower."""
     bell.answer()
@@ -33,7 +33,7 @@ def drain(self: Any, **_: Any) -> dict[str, int]:
     done: Counter[str] = Counter(applied=0, rejected=0, dead=0, folded=0, batches=0)
     drainer = Drainer(slot(), self.request.id)
     while not (batch := _one_batch(drainer, done)).empty:
-        if batch.full:
+        if batch.claim.full:
             bell.ring_now()  # an idle worker joins
         if time.monotonic() - began > BUDGET_SECONDS:
             bell.ring_now()
@@ -42,20 +42,20 @@ def drain(self: Any, **_: Any) -> dict[str, int]:
     return dict(done) | {"ms": round((time.monotonic() - began) * 1000)}
 
 
-@app.task(name="orchestrator.sweep")  # type: ignore[untyped-decorator]
+@app.task(name="orchestrator.sweep")
 def sweep(**_: Any) -> dict[str, bool]:
     """Ring for whatever has waited more than a second: heals every lost bell."""
     return {"rang": ring_for_overdue()}
 
 
-@app.task(name="orchestrator.canary")  # type: ignore[untyped-decorator]
+@app.task(name="orchestrator.canary")
 def canary(**_: Any) -> dict[str, bool]:
     """Prove that messages are consumed: tells the web processes that a worker lives."""
     _wake(())
     return {"sang": True}
 
 
-@app.task(name="orchestrator.prune")  # type: ignore[untyped-decorator]
+@app.task(name="orchestrator.prune")
 def prune(**_: Any) -> dict[str, int]:
     """Delete closed commands after 30 days and idempotency keys after two."""
     with begin(Guard.TOOL) as db:
@@ -152,5 +152,3 @@ def _report(batch: Batch, done: Counter[str]) -> None:
 def _wake(ids: Sequence[UUID]) -> None:
     message = json.dumps([str(id_) for id_ in ids])
     link().attempt(lambda client: client.publish(CLOSED_CHANNEL, message), otherwise=0)
-
-

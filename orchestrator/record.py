@@ -1,0 +1,160 @@
+"""The pen: agents, events, commands and counters of one batch, all in one round trip. Nobody else writes them."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, TextClause, text
+
+from orchestrator.decide import Agent, Outcome
+from orchestrator.ledger import NO_SUMS, Sums
+from orchestrator.lifecycle import Status
+from orchestrator.pipeline import together
+from orchestrator.rows import columns, jsonb
+
+
+class WorldChanged(RuntimeError):
+    """A row this transaction had locked was not as it had read it; the batch is rolled back."""
+
+
+_WRITE_AGENTS = text("""
+    UPDATE agents a SET
+        status = n.status, version = n.version, name = n.name, current_task = n.current_task,
+        short_term_memory = n.short_term_memory, long_term_memory_ref = n.long_term_memory_ref,
+        session_id = n.session_id, last_activity_at = n.last_activity_at, terminated_at = n.terminated_at,
+        updated_at = n.updated_at, tasks_completed = a.tasks_completed + n.tasks,
+        tokens_used = a.tokens_used + n.tokens, cost_incurred = a.cost_incurred + n.cost
+    FROM unnest(CAST(:id AS uuid[]), CAST(:read AS bigint[]), CAST(:status AS text[]), CAST(:version AS bigint[]),
+        CAST(:name AS text[]), CAST(:current_task AS text[]), CAST(:short_term_memory AS jsonb[]),
+        CAST(:long_term_memory_ref AS text[]), CAST(:session_id AS text[]), CAST(:last_activity_at AS timestamptz[]),
+        CAST(:terminated_at AS timestamptz[]), CAST(:updated_at AS timestamptz[]), CAST(:tasks AS bigint[]),
+        CAST(:tokens AS numeric[]), CAST(:cost AS numeric[]))
+        AS n (id, read, status, version, name, current_task, short_term_memory, long_term_memory_ref, session_id,
+        last_activity_at, terminated_at, updated_at, tasks, tokens, cost)
+    WHERE a.id = n.id AND a.version = n.read
+""")
+_WRITE_EVENTS = text("""
+    INSERT INTO events (agent_id, version, project_id, command_id, verb, before, after, changes, actor_type, actor_id,
+        reason, at)
+    SELECT * FROM unnest(CAST(:agent_id AS uuid[]), CAST(:version AS bigint[]), CAST(:project_id AS uuid[]),
+        CAST(:command_id AS uuid[]), CAST(:verb AS text[]), CAST(:before AS text[]), CAST(:after AS text[]),
+        CAST(:changes AS jsonb[]), CAST(:actor_type AS text[]), CAST(:actor_id AS uuid[]), CAST(:reason AS text[]),
+        CAST(:at AS timestamptz[]))
+""")
+_CLOSE_COMMANDS = text("""
+    UPDATE commands c SET state = n.state, version = n.version, error = n.error, closed_at = :at, task_id = :task_id
+    FROM unnest(CAST(:id AS uuid[]), CAST(:state AS text[]), CAST(:version AS bigint[]), CAST(:error AS jsonb[]))
+        AS n (id, state, version, error)
+    WHERE c.id = n.id AND c.state = 'queued'
+""")
+_COUNT = text("""
+    INSERT INTO project_counters AS k (project_id, slot, idle, working, waiting, paused, terminated,
+        tasks_completed, tokens_used, cost_incurred)
+    SELECT project_id, :slot, idle, working, waiting, paused, terminated, tasks, tokens, cost
+    FROM unnest(CAST(:project_id AS uuid[]), CAST(:idle AS bigint[]), CAST(:working AS bigint[]),
+        CAST(:waiting AS bigint[]), CAST(:paused AS bigint[]), CAST(:terminated AS bigint[]), CAST(:tasks AS bigint[]),
+        CAST(:tokens AS numeric[]), CAST(:cost AS numeric[]))
+        AS n (project_id, idle, working, waiting, paused, terminated, tasks, tokens, cost)
+    ORDER BY project_id
+    ON CONFLICT (project_id, slot) DO UPDATE SET
+        idle = k.idle + excluded.idle, working = k.working + excluded.working, waiting = k.waiting + excluded.waiting,
+        paused = k.paused + excluded.paused, terminated = k.terminated + excluded.terminated,
+        tasks_completed = k.tasks_completed + excluded.tasks_completed,
+        tokens_used = k.tokens_used + excluded.tokens_used, cost_incurred = k.cost_incurred + excluded.cost_incurred
+""")
+
+Agents = dict[UUID, Agent]
+
+
+def write(
+    db: Connection,
+    before: Agents,
+    after: Agents,
+    outcomes: Sequence[Outcome],
+    sums: dict[UUID, Sums],
+    at: datetime,
+    slot: int,
+    task_id: str | None,
+) -> None:
+    """Write what a batch decided: agents as they were read and as they are now, how each command ended, and the usage
+    to be added by agent. `slot` is this process's row in each project's counters.
+
+    Raises WorldChanged when a locked row is not as it was read.
+    """
+    writes: list[tuple[TextClause, list[dict[str, Any]], dict[str, Any]]] = [
+        (_WRITE_AGENTS, _agent_rows(before, after, sums), {}),
+        (_WRITE_EVENTS, _event_rows(after, outcomes, at), {}),
+        (_CLOSE_COMMANDS, _command_rows(outcomes), {"at": at, "task_id": task_id}),
+        (_COUNT, _counter_rows(before, after, sums), {"slot": slot}),
+    ]
+    due = [(sql, rows, common) for sql, rows, common in writes if rows]
+    done = together(db, *((sql, columns(rows) | common) for sql, rows, common in due))
+    if [cursor.rowcount for cursor in done] != [len(rows) for _, rows, _ in due]:
+        raise WorldChanged("not every row was as it had been read")
+
+
+def _agent_rows(before: Agents, after: Agents, sums: dict[UUID, Sums]) -> list[dict[str, Any]]:
+    return [
+        _agent_row(agent, before[id_].version, sums.get(id_, NO_SUMS))
+        for id_, agent in after.items()
+        if agent.version != before[id_].version or id_ in sums
+    ]
+
+
+def _agent_row(agent: Agent, read: int, sums: Sums) -> dict[str, Any]:
+    fields = {name: getattr(agent, name) for name in Agent.__slots__ if name != "project_id"}
+    counters = {"tasks": sums.tasks_completed, "tokens": Decimal(sums.tokens_used), "cost": sums.cost_incurred}
+    return fields | counters | {"read": read, "short_term_memory": jsonb(agent.short_term_memory)}
+
+
+def _event_rows(after: Agents, outcomes: Iterable[Outcome], at: datetime) -> list[dict[str, Any]]:
+    return [
+        {
+            "agent_id": o.command.agent_id,
+            "version": o.version,
+            "project_id": after[o.command.agent_id].project_id,
+            "command_id": o.command.id,
+            "verb": o.event.verb.value,
+            "before": o.event.before,
+            "after": o.event.after,
+            "changes": jsonb(o.event.changes),
+            "actor_type": o.command.actor_type,
+            "actor_id": o.command.actor_id,
+            "reason": o.command.reason,
+            "at": at,
+        }
+        for o in outcomes
+        if o.event is not None
+    ]
+
+
+def _command_rows(outcomes: Iterable[Outcome]) -> list[dict[str, Any]]:
+    return [
+        {"id": o.command.id, "state": o.state.value, "version": o.version, "error": jsonb(o.error)} for o in outcomes
+    ]
+
+
+def _counter_rows(before: Agents, after: Agents, sums: dict[UUID, Sums]) -> list[dict[str, Any]]:
+    deltas: dict[UUID, dict[str, Any]] = defaultdict(_no_delta)
+    for id_, agent in after.items():
+        _add(deltas, before[id_], agent, sums.get(id_, NO_SUMS))
+    return [{"project_id": id_, **delta} for id_, delta in deltas.items()]
+
+
+def _no_delta() -> dict[str, Any]:
+    return {status.value: 0 for status in Status} | {"tasks": 0, "tokens": Decimal(0), "cost": Decimal(0)}
+
+
+def _add(deltas: dict[UUID, dict[str, Any]], before: Agent, after: Agent, sums: Sums) -> None:
+    if before.status is after.status and sums is NO_SUMS:
+        return
+    delta = deltas[after.project_id]
+    for status, by in ((before.status, -1), (after.status, 1)):
+        if status is not None:
+            delta[status.value] += by
+    delta["tasks"] += sums.tasks_completed
+    delta["tokens"] += sums.tokens_used
+    delta["cost"] += sums.cost_incurred
