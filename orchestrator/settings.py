@@ -1,13 +1,14 @@
 """One frozen object read from the environment; it refuses to start when a value is wrong."""
 
+import json
 import re
 from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import platformdirs
-from pydantic import AfterValidator, Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -28,6 +29,14 @@ def _redis_url(url: str | None) -> str | None:
     return url
 
 
+def _json(value: Any) -> Any:
+    """Decoded here and not by pydantic-settings, whose failure would be a traceback."""
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        raise ValueError('must be a JSON object such as {"spawn": "20/minute"}') from None
+
+
 class Settings(BaseSettings):
     """Every setting, its default and its unit; each is read from `ORCH_<NAME>`."""
 
@@ -46,7 +55,7 @@ class Settings(BaseSettings):
     """Seconds a mutation waits for its command when the request has no `Prefer`."""
     waiters: int = Field(default=12, ge=0, le=10_000)
     """How many requests of one web process may wait at once; above it the answer is 202 at once."""
-    limits: dict[str, str] = Field(default_factory=dict)
+    limits: Annotated[dict[str, str], NoDecode, BeforeValidator(_json)] = Field(default_factory=dict)
     """Rate limits that differ from the defaults: action → "20/minute" or "off"; "*" for all the others."""
     trusted_proxies: int = Field(default=0, ge=0, le=10)
     """How many proxies in front are trusted to tell the client's address in X-Forwarded-For."""
