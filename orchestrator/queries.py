@@ -115,7 +115,7 @@ class Filter:
         """The SQL of what is set; the values are bound."""
         known = {
             "status": "status = :status",
-            "type": "agent_type_id = (SELECT id FROM agent_types WHERE slug = :type OR id::text = lower(:type))",
+            "type": "agent_type_id IN (SELECT id FROM agent_types WHERE slug = :type OR id::text = lower(:type))",
             "q": "name LIKE :q",
         }
         return [sql for name, sql in known.items() if getattr(self, name) is not None]

@@ -400,6 +400,8 @@ class Query(BaseModel):
                 raise Invalid(Violation("must be given at most once", name))
             if values == [""]:
                 raise Invalid(Violation("must not be empty; leave it out", name))
+            if "\0" in "".join(values):
+                raise Invalid(Violation("must not contain a NUL character", name))
         return given
 
     @classmethod
