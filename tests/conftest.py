@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 import pytest
@@ -16,14 +17,16 @@ from orchestrator import limits
 from orchestrator.bootstrap import prepare
 from orchestrator.settings import settings
 from tests.stage import Api, Project, Worker
+from tests.surface import Scene
 
 CACHES = (settings, database.engine, limits.limits, limits._shares, limits._script)
 
 
 @pytest.fixture(scope="session")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for what the session's servers keep; the unprivileged account PostgreSQL runs under can reach it."""
-    return tmp_path_factory.mktemp("home")
+def home() -> Iterator[Path]:
+    """A folder for what the session's servers keep; not pytest's own, which it closes to PostgreSQL's account."""
+    with TemporaryDirectory(prefix="orch-") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(scope="session")
@@ -55,7 +58,7 @@ def world(servers: tuple[str, str], template: tuple[str, str], home: Path) -> It
         patch.setenv("ORCH_DATABASE_URL", url)
         patch.setenv("ORCH_REDIS_URL", servers[1])
         patch.setenv("ORCH_HOME", str(home))
-        patch.setenv("ORCH_LIMITS", '{"*": "off"}')
+        patch.setenv("ORCH_LIMITS", '{"*": "off", "anonymous": "off"}')
         patch.setenv("ORCH_WAITERS", "200")
         _forget()
         yield
@@ -71,6 +74,25 @@ def alone(servers: tuple[str, str], template: tuple[str, str]) -> Iterator[str]:
             _forget()
             yield url
         _forget()
+
+
+@pytest.fixture(scope="module")
+def apart(servers: tuple[str, str], template: tuple[str, str], world: None) -> Iterator[str]:
+    """A database of this module's own, that nobody drains; its URL. Not for modules that use `worker`."""
+    with (
+        _database(servers[0], f"orch_apart_{uuid4().hex[:8]}", template[0]) as url,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("ORCH_DATABASE_URL", url)
+        _forget()
+        yield url
+    _forget()
+
+
+@pytest.fixture(scope="module")
+def scene(app: OpenAPI, template: tuple[str, str], apart: str) -> Scene:
+    """One of each thing there is, in the module's own database."""
+    return Scene.set(Api(app.test_client(), template[1]))
 
 
 @pytest.fixture(scope="session")

@@ -62,6 +62,28 @@ def statements(guard: Guard = Guard.DOOR) -> Iterator[list[str]]:
         event.remove(engine(guard), "before_cursor_execute", note)
 
 
+def is_problem(answer: Any, status: int, code: str | None = None) -> bool:
+    """Whether an answer is this problem, in exactly the contract's envelope (protocol, 5)."""
+    said = answer.json or {}
+    entries = said.get("errors") or [{}]
+    members = {"type", "title", "status", "detail", "instance", "request_id", "success", "errors"}
+    members -= {"detail"} if status == 500 else set()
+    return bool(
+        answer.status_code == said.get("status") == status
+        and answer.mimetype == "application/problem+json"
+        and set(said) - {"command_id", "agent_id", "current_status", "allowed"} == members
+        and said["success"] is False
+        and said["request_id"] == answer.headers["X-Request-ID"]
+        and all(set(entry) == {"code", "message", "field"} and entry["message"] for entry in entries)
+        and (code is None or {entry["code"] for entry in entries} == {code})
+    )
+
+
+def fields(answer: Any) -> list[str | None]:
+    """The fields an answer complains about, in order."""
+    return [entry["field"] for entry in answer.json["errors"]]
+
+
 def violations() -> dict[str, int]:
     """The invariants that do not hold."""
     with begin(Guard.TOOL) as db:

@@ -1,4 +1,4 @@
-"""What every request passes before its view: an id, a caller, a limit. In that order."""
+"""What every request passes before its view: an id, a caller, a limit, a superuser's right. In that order."""
 
 import re
 from uuid import uuid4
@@ -6,7 +6,7 @@ from uuid import uuid4
 import structlog
 from flask import Flask, Response, g, request
 
-from orchestrator import limits
+from orchestrator import access, limits
 from orchestrator.db import begin
 from orchestrator.errors import Problem, RateLimited, Unauthenticated
 from orchestrator.keys import Caller, KeyRing
@@ -56,6 +56,19 @@ ACTIONS = {
 }
 """Which limit each endpoint spends. Every endpoint under PREFIX is here; a test sees to it."""
 
+SUPERUSERS_ONLY = frozenset(
+    {
+        "people.create_user",
+        "people.list_users",
+        "people.get_user",
+        "people.change_user",
+        "projects.create_agent_type",
+        "projects.change_agent_type",
+        "ops.verify",
+    }
+)
+"""Refused to others before path, query and body are read: they learn nothing about what is there."""
+
 _AS_IF = {Status.PAUSED.value: "pause", Status.TERMINATED.value: "terminate"}
 """A PATCH to one of these statuses is that verb by another door, and spends its limit."""
 
@@ -85,6 +98,8 @@ def _admit() -> Response | None:
     action = _action()
     if action is not None:
         _spend(action, str(g.caller.user_id))
+    if request.endpoint in SUPERUSERS_ONLY:
+        access.demand_superuser(g.caller)
     return None
 
 
