@@ -1,0 +1,63 @@
+# `make` prints what there is.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install up demo test lint types fmt docs lock clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(VENV)/.installed ## everything that `make up` needs, into .venv
+
+up: install ## the whole stack in the foreground: PostgreSQL, Valkey, web, worker, beat, Flower
+	@exec $(BIN)/orch up
+
+demo: install ## 24 simulated agents through the public API, and whether the books balance
+	@exec $(BIN)/orch demo $(ARGS)
+
+test: $(VENV)/.developed ## all tests, on real servers; ARGS="-k pause" for some
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.developed ## style
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: $(VENV)/.developed ## types
+	$(BIN)/mypy
+
+fmt: $(VENV)/.developed ## mend what can be mended by itself
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+docs: $(VENV)/.developed ## what is generated: docs/lifecycle.md and docs/openapi.json
+	$(BIN)/python -m orchestrator.diagram
+	$(BIN)/python -m web.docs
+
+lock: $(VENV)/.developed ## the requirements files, from pyproject.toml
+	$(BIN)/uv pip compile $(LOCK) --extra server --extra embedded --extra build -o requirements.txt pyproject.toml
+	$(BIN)/uv pip compile $(LOCK) --all-extras -c requirements.txt -o requirements-dev.txt pyproject.toml
+
+clean: ## remove .venv and what tools left
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+
+LOCK := --quiet --universal --python-version 3.11 --generate-hashes --strip-extras --no-header \
+	--no-emit-index-url --no-emit-find-links
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; name it: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# The package itself is installed last, as a link to this folder, with the locked build tools.
+$(VENV)/.installed: requirements.txt pyproject.toml | $(BIN)/python
+	$(PIP) install --require-hashes -r requirements.txt
+	$(PIP) install --no-build-isolation --no-deps -e .
+	@touch $@
+
+$(VENV)/.developed: requirements-dev.txt $(VENV)/.installed
+	$(PIP) install --require-hashes -r requirements-dev.txt
+	@touch $@

@@ -1,0 +1,221 @@
+"""Keeping programs alive: honcho's manager and processes, with restarts and an order of stopping."""
+
+import multiprocessing
+import os
+import queue
+import signal
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing.connection import wait
+from pathlib import Path
+from subprocess import DEVNULL, TimeoutExpired
+from threading import Event, Thread
+from types import FrameType
+from typing import Any
+
+import psutil
+from honcho.manager import Manager
+from honcho.process import Popen, Process
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 2.0
+"""Seconds before a program that died is started again: doubled from death to death."""
+
+HEALTHY_SECONDS = 10.0
+"""After so long alive the next death is the first again."""
+
+PATIENCE_SECONDS = 4.0
+"""From the request to stop to SIGKILL, per program; two ranks of programs stop one after the other, within 10 s."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """A command to be kept alive. `rank` 0 starts first and stops last."""
+
+    name: str
+    command: list[str]
+    stop: signal.Signals = signal.SIGTERM
+    rank: int = 1
+    user: str | None = None
+    env: dict[str, str] = field(default_factory=dict)
+
+    def popen(self, **options: Any) -> Popen:
+        """Start it, in a session of its own, under its user and in its environment."""
+        env = os.environ | self.env
+        return Popen(self.command, shell=False, env=env, stdin=DEVNULL, **as_user(self.user), **options)
+
+
+def as_user(user: str | None) -> dict[str, Any]:
+    """The options of Popen that make a program run under an account; none for our own."""
+    # Our own working folder may be closed to it, and our groups would open what is not its own.
+    return {"user": user, "group": user, "extra_groups": [], "cwd": "/"} if user else {}
+
+
+class Child(Process):  # type: ignore[misc]
+    """The process that watches over one program: starts it again when it dies, stops it when told to or orphaned.
+
+    It leaves a file with the program's pid, so that the next start can clear away what outlived even its watcher.
+    """
+
+    def __init__(self, program: Program, pids: Path, command: list[str], **options: Any) -> None:
+        super().__init__(command, **options)
+        self.program = program
+        self.pid_file = pids / f"{program.name}.pid"
+
+    def run(self, events: Any = None, ignore_signals: bool = False) -> None:
+        """The life of the watching process."""
+        del ignore_signals
+        self._events = events
+        self._stopping = Event()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches everyone; the manager tells us
+        signal.signal(signal.SIGTERM, lambda *_: self._stop())
+        Thread(target=self._follow_parent, daemon=True).start()
+        pause = FIRST_PAUSE
+        while not self._stopping.is_set():
+            began = time.monotonic()
+            code = self._live()
+            pause = FIRST_PAUSE if time.monotonic() - began > HEALTHY_SECONDS else pause
+            if not self._stopping.is_set():
+                self._send_message(f"ended ({_how(code)}); starting again in {pause:g} s\n")
+                self._stopping.wait(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+        self.pid_file.unlink(missing_ok=True)
+        if events is not None:
+            events.cancel_join_thread()  # nobody may be reading any more
+
+    def _live(self) -> int:
+        self._child = self.program.popen()
+        self.pid_file.write_text(f"{self._child.pid} {psutil.Process(self._child.pid).create_time()}")
+        if self._stopping.is_set():  # told so while starting
+            self._stop()
+        for line in iter(self._child.stdout.readline, b""):
+            self._send_message(line)
+        self._child.stdout.close()
+        code: int = self._child.wait()
+        _kill_group(self._child.pid)  # what it left behind would work beside its successor
+        return code
+
+    def _stop(self) -> None:
+        self._stopping.set()
+        if self._child is not None and self._child.returncode is None:
+            _signal(self._child.pid, self.program.stop)
+            Thread(target=self._insist, args=(self._child.pid,), daemon=True).start()
+
+    def _insist(self, pid: int) -> None:
+        time.sleep(PATIENCE_SECONDS)
+        _kill_group(pid)
+
+    def _follow_parent(self) -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            wait([parent.sentinel])
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+class Keeper(Manager):  # type: ignore[misc]
+    """Starts programs, prints what they say, and stops them in order when a signal comes."""
+
+    def __init__(self, pids: Path, **options: Any) -> None:
+        super().__init__(**options)
+        self._pids = pids
+        self._asked_to_stop = False
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signum, self._ask_to_stop)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether a signal has come."""
+        return self._asked_to_stop
+
+    def begin(self, programs: Iterable[Program]) -> None:
+        """Start these programs, each with its watcher."""
+        for program in programs:
+            self._process_ctor = partial(Child, program, self._pids)
+            self.add_process(program.name, program.command)
+            entry = self._processes[program.name]
+            entry["process"] = multiprocessing.Process(name=program.name, target=entry["obj"].run, args=(self.events,))
+            entry["process"].start()
+
+    def pump(self) -> None:
+        """Print one line of theirs, or wait for it a little."""
+        with suppress(queue.Empty):
+            self._printer.write(self.events.get(timeout=0.1))
+
+    def loop(self) -> None:
+        """Print until a signal comes, then stop everything."""
+        while not self._asked_to_stop:
+            self.pump()
+        self.stop()
+
+    def stop(self) -> None:
+        """Stop all programs, the highest rank first; returns when none of them lives."""
+        entries = list(self._processes.values())
+        for rank in sorted({entry["obj"].program.rank for entry in entries}, reverse=True):
+            self._stop([entry["process"] for entry in entries if entry["obj"].program.rank == rank])
+
+    def _stop(self, watchers: list[Any]) -> None:
+        for watcher in watchers:
+            watcher.terminate()
+        deadline = time.monotonic() + PATIENCE_SECONDS + 1
+        while any(watcher.is_alive() for watcher in watchers) and time.monotonic() < deadline:
+            self.pump()
+        for watcher in watchers:
+            watcher.kill()
+            watcher.join()
+
+    def _ask_to_stop(self, signum: int, frame: FrameType | None) -> None:
+        del signum, frame
+        self._asked_to_stop = True
+
+
+def clear_away(pids: Path) -> None:
+    """End what an earlier start left running because its watchers were killed as well."""
+    for file in pids.glob("*.pid"):
+        pid, born = file.read_text().split()
+        left = _alive(int(pid), float(born))
+        if left is not None:
+            left.terminate()
+            psutil.wait_procs([left], timeout=PATIENCE_SECONDS)
+            _kill_group(int(pid))
+            psutil.wait_procs([left], timeout=PATIENCE_SECONDS)
+        file.unlink(missing_ok=True)
+
+
+@contextmanager
+def running(program: Program, log: Path) -> Iterator[Popen]:
+    """The program as a process of ours, for the length of the block, its output in a file; nobody restarts it."""
+    with log.open("ab") as output:
+        process = program.popen(stdout=output, stderr=output)
+    try:
+        yield process
+    finally:
+        process.send_signal(program.stop)
+        try:
+            process.wait(PATIENCE_SECONDS)
+        except TimeoutExpired:
+            _kill_group(process.pid)
+            process.wait()
+
+
+def _alive(pid: int, born: float) -> psutil.Process | None:
+    try:
+        process = psutil.Process(pid)
+        return process if abs(process.create_time() - born) < 1 else None  # else: the number has a new bearer
+    except psutil.NoSuchProcess:
+        return None
+
+
+def _how(code: int) -> str:
+    return f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
+
+
+def _signal(pid: int, signum: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signum)
+
+
+def _kill_group(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)

@@ -1,0 +1,201 @@
+"""Everything on one machine, in the foreground: servers, migration, web, worker, beat and Flower."""
+
+import fcntl
+import os
+import shutil
+import socket
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from threading import Event, Thread
+
+from orchestrator.bootstrap import prepare
+from orchestrator.embedded import Postgres, Valkey
+from orchestrator.runner import Keeper, Program, clear_away
+from orchestrator.settings import Settings, SettingsError
+
+READY_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Servers:
+    """Where PostgreSQL and Redis are; those without a URL in the settings are ours to run."""
+
+    postgres: Postgres | None
+    valkey: Valkey | None
+    database_url: str
+    redis_url: str
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Servers":
+        """Those the settings name, embedded ones for the rest."""
+        postgres = None if settings.database_url else Postgres(settings.home)
+        valkey = None if settings.redis_url else Valkey(settings.home)
+        database_url = settings.database_url or (postgres.url if postgres else "")
+        return cls(postgres, valkey, database_url, settings.redis_url or (valkey.url if valkey else ""))
+
+    @property
+    def ours(self) -> list[Postgres | Valkey]:
+        """The embedded ones."""
+        return [server for server in (self.postgres, self.valkey) if server is not None]
+
+
+def up(settings: Settings) -> int:
+    """Run everything until SIGINT or SIGTERM; the exit code. One sentence and 1 where it cannot start."""
+    began = time.monotonic()
+    try:
+        with _alone(settings.home):
+            return _run(settings, began)
+    except SettingsError as error:
+        print(f"orch up: {error}", file=sys.stderr)
+        return 1
+
+
+def _run(settings: Settings, began: float) -> int:
+    pids = settings.home / "run"
+    pids.mkdir(exist_ok=True)
+    clear_away(pids)
+    _check_ports(settings)
+    keeper = Keeper(pids)
+    try:
+        servers = Servers.of(settings)
+        keeper.begin([server.prepare() for server in servers.ours])
+        _wait_for(keeper, servers, settings.home / "admin.key")
+        keeper.begin(_programs(settings, servers))
+        Thread(target=_announce, args=(settings, began), daemon=True).start()
+        keeper.loop()
+    except SettingsError:
+        keeper.stop()
+        raise
+    return 0
+
+
+def _wait_for(keeper: Keeper, servers: Servers, key_file: Path) -> None:
+    """Until the servers answer and the database is at its newest, going on to print what they say."""
+    done = Event()
+    failure: list[SettingsError] = []
+
+    def work() -> None:
+        try:
+            for server in servers.ours:
+                server.wait()
+            prepare(servers.database_url, key_file)
+        except SettingsError as error:
+            failure.append(error)
+        finally:
+            done.set()
+
+    Thread(target=work, daemon=True).start()
+    while not done.is_set() and not keeper.stopping:
+        keeper.pump()
+    if failure:
+        raise failure[0]
+
+
+def _programs(settings: Settings, servers: Servers) -> list[Program]:
+    metrics = _emptied(settings.home / "run" / "metrics")
+    env = {
+        "ORCH_DATABASE_URL": servers.database_url,
+        "ORCH_REDIS_URL": servers.redis_url,
+        "PROMETHEUS_MULTIPROC_DIR": str(metrics),
+        "PYTHONWARNINGS": "ignore:You're running the worker with superuser",  # it was the operator's choice
+    }
+    wanted = {"web": _web(settings), "worker": _worker(settings), "beat": _beat(settings), "flower": _flower(settings)}
+    commands = {name: [sys.executable, "-m", *command] for name, command in wanted.items() if command}
+    return [Program(name, command, env=env) for name, command in commands.items()]
+
+
+def _web(settings: Settings) -> list[str]:
+    command = ["gunicorn", "web:create_app()", "--bind", f"{settings.host}:{settings.port}", "--no-control-socket"]
+    command += ["--worker-class", "gthread", "--workers", str(settings.web_processes)]
+    return [*command, "--threads", str(settings.web_threads), "--graceful-timeout", "2", "--log-level", "warning"]
+
+
+def _worker(settings: Settings) -> list[str]:
+    command = ["celery", "-q", "-A", "workers.app", "worker", "-n", "worker@%h", "-Q", "commands,upkeep", "-E"]
+    return [*command, "-c", str(settings.worker_processes), "--without-gossip", "--without-mingle", "-l", "warning"]
+
+
+def _beat(settings: Settings) -> list[str]:
+    run = settings.home / "run"
+    command = ["celery", "-q", "-A", "workers.app", "beat", "-l", "warning"]
+    return [*command, "--schedule", str(run / "beat"), "--pidfile", ""]
+
+
+def _flower(settings: Settings) -> list[str]:
+    if not settings.flower_port:
+        return []
+    command = ["celery", "-q", "-A", "workers.app", "flower", "--address=127.0.0.1", f"--port={settings.flower_port}"]
+    return [*command, "--read_only=True", "--logging=error"]
+
+
+def _announce(settings: Settings, began: float) -> None:
+    """Say where everything is once it works."""
+    url = f"http://{settings.host}:{settings.port}"
+    while not _is_ready(url):
+        if time.monotonic() - began > READY_SECONDS:
+            print(f"Not ready after {READY_SECONDS} s; {url}/readyz says why", flush=True)
+            return
+        time.sleep(0.05)
+    print(f"API      {url}/api/v1, described at {url}/docs")
+    if settings.flower_port:
+        print(f"Flower   http://127.0.0.1:{settings.flower_port}")
+    print(f"Key      {settings.home / 'admin.key'}")
+    print(f"Ready in {time.monotonic() - began:.1f} s", flush=True)
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/readyz", timeout=1) as answer:  # noqa: S310  # our own address
+            return bool(answer.status == HTTPStatus.OK)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+@contextmanager
+def _alone(home: Path) -> Iterator[None]:
+    """Be the only one who runs a stack in this folder; raises SettingsError where that is impossible."""
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        lock = (home / "lock").open("a")
+    except OSError as error:
+        raise SettingsError(f"cannot use ORCH_HOME={home}: {error.strerror}; set it to a folder of yours") from None
+    with lock:
+        try:
+            # A POSIX lock: not inherited by our children, so it is free the moment this process is gone.
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise SettingsError(f"another `orch up` runs in ORCH_HOME={home}; stop it or choose another home") from None
+        yield
+
+
+def _check_ports(settings: Settings) -> None:
+    for name, host, port in (
+        ("ORCH_PORT", settings.host, settings.port),
+        ("ORCH_FLOWER_PORT", "127.0.0.1", settings.flower_port),
+    ):
+        if port and _is_taken(host, port):
+            raise SettingsError(f"port {port} is taken; set {name} to a free one")
+
+
+def _is_taken(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return True
+    return False
+
+
+def _emptied(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    os.chmod(folder, 0o700)  # noqa: PTH101
+    return folder
