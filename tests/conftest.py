@@ -95,6 +95,13 @@ def scene(app: OpenAPI, template: tuple[str, str], apart: str) -> Scene:
     return Scene.set(Api(app.test_client(), template[1]))
 
 
+@pytest.fixture
+def empty(servers: tuple[str, str]) -> Iterator[str]:
+    """A database without tables; its URL."""
+    with _database(servers[0], f"orch_empty_{uuid4().hex[:8]}") as url:
+        yield url
+
+
 @pytest.fixture(scope="session")
 def worker(world: None, home: Path) -> Iterator[Worker]:
     """The session's Celery worker: a process with two children."""
