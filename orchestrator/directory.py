@@ -88,9 +88,10 @@ def change_issue(
 def issue(db: Connection, caller: Caller, project_id: UUID, issue_id: UUID) -> Row[Any]:
     """One work item of the project. Raises NotFound."""
     access.enter(db, caller, project_id)
-    row = _find(db, issues, issue_id, "issue")
-    if row.project_id != project_id:
-        raise NotFound(f"there is no issue {issue_id}")
+    here = select(issues).where(issues.c.id == issue_id, issues.c.project_id == project_id)
+    row = db.execute(here).one_or_none()
+    if row is None:
+        raise NotFound(f"there is no issue {issue_id} in this project")
     return row
 
 

@@ -45,10 +45,11 @@ def install(app: Flask) -> None:
 
 def invalid(error: ValidationError) -> Response:
     """The framework's callback for a path, query or body that does not validate; raises what it means."""
-    malformed = [e for e in error.errors() if e["loc"] and e["loc"][0] in (request.view_args or {})]
-    if malformed:
-        name = str(malformed[0]["loc"][0])
-        raise _no_such(name, (request.view_args or {})[name])
+    in_path = request.view_args or {}
+    for e in error.errors():  # a body may have a field of the same name; the path is read first
+        name = str(e["loc"][0]) if e["loc"] else ""
+        if name in in_path and e["input"] == in_path[name]:
+            raise _no_such(name, e["input"])
     raise Invalid(*(Violation(_message(e), ".".join(map(str, e["loc"])) or None) for e in error.errors()))
 
 
@@ -116,8 +117,8 @@ def _answer_surprise(error: Exception) -> Response:
 
 
 def _no_such(name: str, value: Any) -> NotFound:
-    noun = name.removesuffix("_id").replace("_", " ")
-    where = "" if noun in ("project", "user", "key", "type") else " in this project"
+    noun = {"type_id": "agent type"}.get(name, name.removesuffix("_id"))
+    where = " in this project" if noun in ("agent", "command", "issue") else ""
     return NotFound(f"there is no {noun} {value}{where}")
 
 
