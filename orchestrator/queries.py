@@ -94,7 +94,10 @@ _LATENCY = text("""
     ) recent
 """)
 _KNOWN = text("SELECT 1 FROM agents WHERE id = :agent AND project_id = :project")
-_CLOSED = text("SELECT id FROM commands WHERE id = ANY(CAST(:ids AS uuid[])) AND state <> 'queued'")
+_NOT_QUEUED = text("""
+    SELECT mine.id FROM unnest(CAST(:ids AS uuid[])) AS mine (id)
+    WHERE NOT EXISTS (SELECT FROM commands c WHERE c.id = mine.id AND c.state = 'queued')
+""")
 _UNCOUNTED = text("""
     SELECT EXISTS (
         SELECT FROM unnest(CAST(:agents AS uuid[]), CAST(:reports AS text[])) AS mine (agent_id, report_id)
@@ -256,9 +259,9 @@ def knows(db: Connection, project_id: UUID, agent_id: UUID) -> bool:
     return db.execute(_KNOWN, {"project": project_id, "agent": agent_id}).one_or_none() is not None
 
 
-def closed(db: Connection, command_ids: Sequence[UUID]) -> list[UUID]:
-    """Which of these commands are closed."""
-    return list(db.execute(_CLOSED, {"ids": list(command_ids)}).scalars())
+def not_queued(db: Connection, ids: Sequence[UUID]) -> list[UUID]:
+    """Which of these ids, of commands and of anything else, are not those of queued commands."""
+    return list(db.execute(_NOT_QUEUED, {"ids": list(ids)}).scalars())
 
 
 def counted(db: Connection, reports: Sequence[tuple[UUID, str]]) -> bool:

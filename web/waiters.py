@@ -105,18 +105,19 @@ class Waiters:
                 looked = time.monotonic()
 
     def _look(self) -> None:
-        """Redis may have lost a word: ask the database once for all who wait. (Usage waiters look for themselves.)"""
+        """Redis may have lost a word: ask the database once for all who wait for a command. Who waits for usage, under
+        an agent's id, is woken to look for himself."""
         with self._lock:
             ids = list(self._waiting)
         if not ids:
             return
         try:
             with look() as db:
-                closed = queries.closed(db, ids)
+                due = queries.not_queued(db, ids)
         except Unavailable:
             log.warning("look_failed")
             return
-        self._wake(closed)
+        self._wake(due)
 
 
 @cache
