@@ -1,0 +1,192 @@
+"""`orch agent`: spawn, watch, change and end agents."""
+
+import json
+import sys
+from typing import Any
+
+import click
+
+from orchestrator.cli.client import Manner, named
+from orchestrator.cli.failures import Exit, Failure
+from orchestrator.cli.session import Session, command, in_project, mutation
+
+COLUMNS = ("id", "name", "agent_type_slug", "status", "current_task", "tasks_completed", "tokens_used", "cost_incurred")
+HISTORY = ("version", "at", "verb", "before", "after", "reason", "changes")
+CLEARABLE = {
+    "task": "current_task",
+    "memory": "short_term_memory",
+    "memory-ref": "long_term_memory_ref",
+    "session": "session_id",
+}
+"""What `update --clear` calls the fields that may be empty."""
+
+STATUSES = ("idle", "working", "waiting", "paused", "terminated")
+
+
+@click.group()
+def agent() -> None:
+    """Spawn, watch, change and end agents."""
+
+
+class Json(click.ParamType[dict[str, Any]]):
+    """A JSON object on the command line."""
+
+    name = "json"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, Any]:
+        """The object; a usage error for anything else."""
+        try:
+            found = json.loads(value)
+        except ValueError as error:
+            self.fail(f"{value!r} is not JSON: {error}", param, ctx)
+        if not isinstance(found, dict):
+            self.fail(f"{value!r} is not a JSON object", param, ctx)
+        return found
+
+
+def _fields(function: Any) -> Any:
+    """The options for what an agent carries."""
+    for option in (
+        click.option("--session", "session_id", help="The session it works in."),
+        click.option("--memory-ref", "long_term_memory_ref", help="Where its long-term memory is."),
+        click.option("--memory", "short_term_memory", type=Json(), metavar="JSON", help="Its short-term memory."),
+        click.option("--task", "current_task", help="What it works on."),
+    ):
+        function = option(function)
+    return function
+
+
+@agent.command()
+@in_project
+@click.option("--status", type=click.Choice(STATUSES), help="Only those in this status.")
+@click.option("--type", "kind", help="Only those of this type, by slug or id.")
+@click.option("-q", "prefix", help="Only those whose name begins so.")
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="At most so many.")
+@command
+def ls(session: Session, project: str, status: str | None, kind: str | None, prefix: str | None, limit: int) -> None:
+    """List a project's agents, newest first."""
+    path = f"{session.project(project)}/agents"
+    found = list(session.client.pages(path, limit + 1, status=status, type=kind, q=prefix))
+    session.show_all(found[:limit], COLUMNS)
+    if len(found) > limit:
+        print(f"orch: there are more than {limit}; ask for them with --limit.", file=sys.stderr)
+
+
+@agent.command()
+@click.argument("agent_id", metavar="AGENT")
+@in_project
+@command
+def get(session: Session, agent_id: str, project: str) -> None:
+    """Show one agent."""
+    session.show(session.client.get(_path(session, project, agent_id)))
+
+
+@agent.command()
+@click.argument("name")
+@click.option("--type", "kind", required=True, help="Its type, by slug or id.")
+@click.option("--unique-name", is_flag=True, help="Refuse where a live agent of the project has the name.")
+@_fields
+@in_project
+@mutation
+@command
+def spawn(
+    session: Session, name: str, kind: str, unique_name: bool, project: str, manner: Manner, **fields: Any
+) -> None:
+    """Bring an agent to life."""
+    path = f"{session.project(project)}/agents"
+    body = {"name": name, "agent_type_id": session.type_id(kind), **_given(fields)}
+    _send(session, "POST", path, body | ({"unique_name": True} if unique_name else {}), manner)
+
+
+@agent.command()
+@click.argument("agent_id", metavar="AGENT")
+@in_project
+@mutation
+@command
+def pause(session: Session, agent_id: str, project: str, manner: Manner) -> None:
+    """Stop an agent until it is resumed."""
+    _send(session, "POST", f"{_path(session, project, agent_id)}/pause", {}, manner)
+
+
+@agent.command()
+@click.argument("agent_id", metavar="AGENT")
+@in_project
+@mutation
+@command
+def resume(session: Session, agent_id: str, project: str, manner: Manner) -> None:
+    """Let a paused agent go on, as idle."""
+    _send(session, "POST", f"{_path(session, project, agent_id)}/resume", {}, manner)
+
+
+@agent.command()
+@click.argument("agent_id", metavar="AGENT")
+@in_project
+@mutation
+@command
+def terminate(session: Session, agent_id: str, project: str, manner: Manner) -> None:
+    """End an agent for good."""
+    _send(session, "DELETE", _path(session, project, agent_id), {}, manner)
+
+
+@agent.command()
+@click.argument("agent_id", metavar="AGENT")
+@click.option("--status", type=click.Choice(STATUSES), help="Where to move it.")
+@click.option("--name", help="Its new name.")
+@click.option("--clear", type=click.Choice(list(CLEARABLE)), multiple=True, help="Empty a field; may be repeated.")
+@click.option("--if-version", type=click.IntRange(1), help="Only if it still has this version.")
+@_fields
+@in_project
+@mutation
+@command
+def update(
+    session: Session,
+    agent_id: str,
+    project: str,
+    clear: tuple[str, ...],
+    if_version: int | None,
+    manner: Manner,
+    **fields: Any,
+) -> None:
+    """Change an agent's fields, its status among them; what is not named stays."""
+    body = _given(fields) | {CLEARABLE[name]: None for name in clear}
+    if not body:
+        raise click.UsageError("say what to change, such as --status working")
+    headers = {"If-Match": f'"{if_version}"'} if if_version else {}
+    _send(session, "PATCH", _path(session, project, agent_id), body, manner, **headers)
+
+
+@agent.command()
+@click.argument("agent_id", metavar="AGENT")
+@click.option("--after-version", type=click.IntRange(0), default=0, help="Only what came after this version.")
+@click.option("--limit", type=click.IntRange(1), default=1000, show_default=True, help="At most so many.")
+@in_project
+@command
+def history(session: Session, agent_id: str, after_version: int, limit: int, project: str) -> None:
+    """Show what happened to an agent, oldest first."""
+    path = f"{_path(session, project, agent_id)}/events"
+    events: list[dict[str, Any]] = []
+    while len(events) < limit:
+        page = session.client.get(path, after_version=after_version, limit=min(100, limit - len(events)))
+        events += page["data"]
+        if page["pagination"]["next_cursor"] is None:
+            break
+        after_version = events[-1]["version"]
+    session.show_all(events, HISTORY)
+
+
+def _path(session: Session, project: str, agent_id: str) -> str:
+    agent_id = named("agent", agent_id)
+    return f"{session.project(project)}/agents/{agent_id}"
+
+
+def _given(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _send(session: Session, method: str, path: str, body: dict[str, Any], manner: Manner, **headers: str) -> None:
+    """Send a mutation and show what came of it."""
+    document, settled = session.client.command(method, path, body, manner, **headers)
+    session.show(document)
+    if manner.wait and not settled:
+        wait = f"orch command wait {document['id']} --project {document['project_id']}"
+        raise Failure(f"not applied within {manner.wait:g} s; it will be: `{wait}` waits on.", Exit.TOO_LONG)

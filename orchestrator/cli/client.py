@@ -1,0 +1,191 @@
+"""The API over HTTP: a lost connection is retried without doing anything twice, and every error is a Failure."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx2
+
+from orchestrator.cli.failures import Exit, Failure, refusal
+
+PREFIX = "/api/v1"
+
+PAUSES = (0.2, 1.0)
+"""Seconds before the second and before the third try, where the server names none."""
+LONGEST_PAUSE = 10.0
+LONGEST_WAIT = 30.0
+"""Seconds the server holds one answer, at most."""
+PATIENCE = 10.0
+"""Seconds an answer may take beyond what it was asked to wait."""
+
+PAGE = 100
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How a mutation is sent: for how long it is waited for, why, and under which Idempotency-Key."""
+
+    wait: float = 10.0
+    reason: str | None = None
+    key: str = field(default_factory=lambda: uuid4().hex)
+
+
+class Client:
+    """One server as one caller sees it. Threads may share it."""
+
+    def __init__(self, url: str, key: str | None = None) -> None:
+        self.url = url
+        self._http = httpx2.Client(
+            base_url=url,
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            timeout=PATIENCE,
+            trust_env=not _is_loopback(url),  # a proxy for the world cannot reach our own machine
+        )
+
+    def get(self, path: str, *, patience: float = PATIENCE, prefer: str = "", **params: Any) -> Any:
+        """The document at a path below the prefix; parameters that are None are left out."""
+        given = {name: value for name, value in params.items() if value is not None}
+        headers = {"Prefer": prefer} if prefer else {}
+        return self._document(self.request("GET", PREFIX + path, params=given, headers=headers, timeout=patience))
+
+    def pages(self, path: str, most: int | None, **params: Any) -> Iterator[dict[str, Any]]:
+        """The items of a list by cursor, page after page, at most so many."""
+        cursor = None
+        while most is None or most > 0:
+            limit = PAGE if most is None else min(most, PAGE)
+            page = self.get(path, limit=limit, cursor=cursor, **params)
+            yield from page["data"]
+            cursor = page["pagination"]["next_cursor"]
+            if cursor is None:
+                return
+            most = None if most is None else most - len(page["data"])
+
+    def find(self, path: str, noun: str, attribute: str, wanted: str) -> dict[str, Any]:
+        """The item of a list whose attribute (a slug, an e-mail address) is the wanted one."""
+        for item in self.pages(path, None):
+            if item[attribute] == wanted:
+                return item
+        raise Failure(f"there is no {noun} {wanted!r}, or it is not yours to see.", Exit.NOT_FOUND)
+
+    def id_of(self, path: str, noun: str, attribute: str, wanted: str) -> str:
+        """The id of what is named by its id or by an attribute."""
+        return wanted if is_uuid(wanted) else str(self.find(path, noun, attribute, wanted)["id"])
+
+    def post(self, path: str, body: dict[str, Any], wait: float = 0) -> Any:
+        """A new object, made once however often the connection is lost."""
+        return self._document(self._send("POST", path, body, wait, {"Idempotency-Key": uuid4().hex}))
+
+    def post_secret(self, path: str, body: dict[str, Any]) -> Any:
+        """A new object that is shown only once: sent again only where it cannot have arrived."""
+        return self._document(self.request("POST", PREFIX + path, json=body, repeatable=False))
+
+    def delete(self, path: str) -> None:
+        """End something that needs no queue."""
+        self._document(self.request("DELETE", PREFIX + path, headers={"Idempotency-Key": uuid4().hex}))
+
+    def command(self, method: str, path: str, body: dict[str, Any], manner: Manner, **headers: str) -> tuple[Any, bool]:
+        """Send a mutation and wait for it; its answer, and whether it is the agent (else the command, still queued).
+
+        Raises Failure for whatever the server or the lifecycle refuses.
+        """
+        body = body if manner.reason is None else body | {"reason": manner.reason}
+        headers = headers | {"Idempotency-Key": manner.key}
+        deadline = time.monotonic() + manner.wait
+        response = self._send(method, path, body, min(manner.wait, LONGEST_WAIT), headers)
+        if response.status_code != httpx2.codes.ACCEPTED or not manner.wait:
+            return self._document(response), response.status_code != httpx2.codes.ACCEPTED
+        command = self.await_closed(self._document(response), deadline)
+        if command["state"] == "queued":
+            return command, False
+        # The same request again: it is answered from what the first one made, as that stands now.
+        return self._document(self._send(method, path, body, 1, headers)), True
+
+    def await_closed(self, command: Any, deadline: float) -> Any:
+        """The command as soon as it is closed, or as it is at the deadline (of the monotonic clock)."""
+        path = f"/projects/{command['project_id']}/commands/{command['id']}"
+        while command["state"] == "queued" and (left := deadline - time.monotonic()) > 0:
+            asked = time.monotonic()
+            wait = min(left, LONGEST_WAIT)
+            command = self.get(path, prefer=f"wait={wait:g}", patience=wait + PATIENCE)
+            if command["state"] == "queued" and time.monotonic() - asked < 1:
+                time.sleep(min(left, 1))  # too many wait already: the answer was not held
+        return command
+
+    def request(self, method: str, path: str, *, repeatable: bool = True, **how: Any) -> httpx2.Response:
+        """One request, tried twice more where the connection is lost or the server is not able to serve (503)."""
+        try:
+            for pause in PAUSES:
+                found = self._attempt(method, path, repeatable, how)
+                if found is not None and (found.status_code != httpx2.codes.SERVICE_UNAVAILABLE or not repeatable):
+                    return found
+                time.sleep(min(_retry_after(found) or pause, LONGEST_PAUSE))
+            return self._http.request(method, path, **how)
+        except httpx2.TimeoutException:
+            raise Failure(f"{self.url} does not answer in time; `orch doctor` says more.", Exit.NO_SERVER) from None
+        except httpx2.TransportError as error:
+            raise Failure(
+                f"no server answers at {self.url} ({error}); start one with `orch up`, or name another with --url.",
+                Exit.NO_SERVER,
+            ) from None
+
+    def _attempt(self, method: str, path: str, repeatable: bool, how: dict[str, Any]) -> httpx2.Response | None:
+        """The answer; None where the connection was lost and trying again does no harm."""
+        try:
+            return self._http.request(method, path, **how)
+        except httpx2.TimeoutException:
+            raise
+        except httpx2.TransportError as error:
+            if not repeatable and not isinstance(error, httpx2.ConnectError):
+                raise
+            return None
+
+    def _send(
+        self, method: str, path: str, body: dict[str, Any], wait: float, headers: dict[str, str]
+    ) -> httpx2.Response:
+        headers = headers | {"Prefer": f"wait={wait:g}"}
+        return self.request(method, PREFIX + path, json=body, headers=headers, timeout=wait + PATIENCE)
+
+    def _document(self, response: httpx2.Response) -> Any:
+        """What an answer says; raises the Failure it tells of."""
+        if response.status_code == httpx2.codes.NO_CONTENT:
+            return None
+        try:
+            document = response.json()
+        except ValueError:
+            document = None
+        if response.is_error and isinstance(document, dict) and {"status", "detail"} <= document.keys():
+            raise refusal(document, _retry_after(response))
+        if response.is_success and isinstance(document, dict):
+            return document
+        raise Failure(f"what answers at {self.url} is no orchestrator; name one with --url.", Exit.NO_SERVER)
+
+
+def is_uuid(text: str) -> bool:
+    """Whether this is an id, and not a slug."""
+    try:
+        return str(UUID(text)) == text.lower()
+    except ValueError:
+        return False
+
+
+def named(noun: str, text: str) -> str:
+    """The id the user typed; raises Failure for what can be no id, as the server would."""
+    if not is_uuid(text):
+        raise Failure(f"there is no {noun} {text!r}; name it by its id.", Exit.NOT_FOUND)
+    return text
+
+
+def _retry_after(response: httpx2.Response | None) -> float | None:
+    given = response.headers.get("Retry-After", "") if response is not None else ""
+    return float(given) if given.isdigit() else None
+
+
+def _is_loopback(url: str) -> bool:
+    host = httpx2.URL(url).host
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

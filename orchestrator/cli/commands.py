@@ -1,0 +1,45 @@
+"""`orch command`: what was asked of agents, and what became of it."""
+
+import time
+
+import click
+
+from orchestrator.cli.client import named
+from orchestrator.cli.failures import BY_CODE, Exit, Failure
+from orchestrator.cli.session import Session, in_project
+from orchestrator.cli.session import command as one_command
+
+
+@click.group()
+def command() -> None:
+    """Follow what was asked of agents."""
+
+
+@command.command()
+@click.argument("command_id", metavar="COMMAND")
+@in_project
+@one_command
+def get(session: Session, command_id: str, project: str) -> None:
+    """Show a command as it stands."""
+    command_id = named("command", command_id)
+    session.show(session.client.get(f"{session.project(project)}/commands/{command_id}"))
+
+
+@command.command()
+@click.argument("command_id", metavar="COMMAND")
+@click.option("--timeout", type=click.FloatRange(0), default=30.0, show_default=True, help="Seconds to wait.")
+@in_project
+@one_command
+def wait(session: Session, command_id: str, timeout: float, project: str) -> None:
+    """Wait until a command is closed; the exit code says how it ended."""
+    deadline = time.monotonic() + timeout
+    command_id = named("command", command_id)
+    found = session.client.get(f"{session.project(project)}/commands/{command_id}")
+    found = session.client.await_closed(found, deadline)
+    session.show(found)
+    if found["state"] == "queued":
+        raise Failure(f"still queued after {timeout:g} s; ask again, or see `orch doctor`.", Exit.TOO_LONG)
+    if found["state"] == "cancelled":
+        raise Failure("the command was cancelled.", Exit.REFUSED)
+    if found["error"] is not None:
+        raise Failure(found["error"]["message"], BY_CODE.get(found["error"]["code"], Exit.FAILED))

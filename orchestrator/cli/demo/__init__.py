@@ -1,0 +1,148 @@
+"""`orch demo`: a fleet of simulated agents through the public API, and whether the books agree afterwards."""
+
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from typing import Any, NoReturn
+from uuid import uuid4
+
+import click
+
+from orchestrator.cli import render
+from orchestrator.cli.client import Client
+from orchestrator.cli.demo.actor import Actor, Stage
+from orchestrator.cli.demo.audit import mismatches, project_metrics
+from orchestrator.cli.demo.books import Book, metrics
+from orchestrator.cli.demo.careers import KINDS, cast
+from orchestrator.cli.demo.own import own_stack
+from orchestrator.cli.demo.screen import comparison, say, screen, summary
+from orchestrator.cli.failures import Exit, Failure
+from orchestrator.cli.session import Session, command
+
+THREADS = 8
+READY_SECONDS = 30.0
+SIGNALLED = 128
+
+
+@click.command()
+@click.option("--seed", type=int, default=1, show_default=True, help="The same seed, the same play.")
+@command
+def demo(session: Session, seed: int) -> None:
+    """Let 24 agents play, and compare the books.
+
+    They are simulated, of three types, in a new project, and act through the public API; afterwards the server's
+    metrics, agents, ledger and events must be what was sent, to the last digit.
+    Runs against the server that answers at --url; where none does, against one it starts and stops itself.
+    Fails if anything differs, or if an invariant is violated. The result is a table unless -o json is given.
+    """
+    signal.signal(signal.SIGTERM, _end)
+    began = time.monotonic()
+    with _somewhere(session) as client:
+        stage = _set(client)
+        books = _play(stage, seed)
+        wrong = mismatches(stage, books) + _violations(stage)
+        counted = project_metrics(stage)
+    _conclude(session, books, counted, wrong)
+    if wrong:
+        raise Failure(f"the books disagree in {len(wrong)} points.")
+    say(f"The books agree to the last digit: {summary(books)}; {time.monotonic() - began:.0f} s.")
+
+
+def _end(signum: int, _: Any) -> NoReturn:
+    """Let SIGTERM unwind the stack, so that nothing is left behind."""
+    raise SystemExit(SIGNALLED + signum)
+
+
+@contextmanager
+def _somewhere(session: Session) -> Iterator[Client]:
+    """The server that is there, or one of our own."""
+    if session.named_url or _answers(session.url):
+        _wait_until_ready(session.url)
+        yield session.client
+        return
+    say(f"No server answers at {session.url}: starting one for the demo.")
+    with own_stack() as client:
+        yield client
+
+
+def _answers(url: str) -> bool:
+    try:
+        return bool(Client(url).request("GET", "/healthz", repeatable=False).is_success)
+    except Failure:
+        return False
+
+
+def _wait_until_ready(url: str) -> None:
+    deadline = time.monotonic() + READY_SECONDS
+    while not (answer := Client(url).request("GET", "/readyz", repeatable=False)).is_success:
+        if time.monotonic() > deadline:
+            raise Failure(f"{url} is not ready: {answer.text.strip()[:200]}; see `orch doctor`.")
+        time.sleep(0.5)
+
+
+def _set(client: Client) -> Stage:
+    """A new project, and the three types of agents, made where they are missing."""
+    stage = Stage(client, "", {})
+    slug = f"demo-{uuid4().hex[:8]}"
+    made = stage.obey(lambda: client.post("/projects", {"name": f"Demo {slug[5:]}", "slug": slug}))
+    say(f"The demo plays in project {slug} at {client.url}.")
+    return Stage(client, f"/projects/{made['id']}", {kind: _type_id(stage, kind) for kind in KINDS})
+
+
+def _type_id(stage: Stage, kind: str) -> str:
+    try:
+        return str(stage.obey(lambda: stage.client.post("/agent-types", {"name": kind.title(), "slug": kind}))["id"])
+    except Failure as failure:
+        if failure.code != Exit.REFUSED:
+            raise
+        return stage.obey(lambda: stage.client.id_of("/agent-types", "type", "slug", kind))
+
+
+def _play(stage: Stage, seed: int) -> list[Book]:
+    """All roles from beginning to end, in several threads; everybody's book."""
+    roles = cast(seed)
+    books = [Book(role.name, role.kind) for role in roles]
+    with ThreadPoolExecutor(THREADS) as threads, screen(books, lambda: stage.held_up) as show:
+        try:
+            lives = [threads.submit(Actor(stage, *part).live) for part in zip(roles, books, strict=True)]
+            while _goes_on(lives):
+                show()
+        finally:
+            stage.over.set()
+    stage.over.clear()
+    return books
+
+
+def _goes_on(lives: Sequence[Future[None]]) -> bool:
+    """Whether anybody is still alive, after a moment; raises what one of them met with."""
+    done, pending = wait(lives, timeout=0.1, return_when=FIRST_EXCEPTION)
+    for life in done:
+        life.result()
+    return bool(pending)
+
+
+def _violations(stage: Stage) -> list[str]:
+    verdict = stage.obey(lambda: stage.client.get("/verify", patience=600))
+    return [
+        f"invariant {found['name']} ({found['sentence']}) is violated {found['violations']} times"
+        for found in verdict["invariants"]
+        if found["violations"]
+    ]
+
+
+def _conclude(session: Session, books: list[Book], counted: dict[str, Any], wrong: list[str]) -> None:
+    sent = metrics(books)
+    if session.output == "json":
+        print(render.dump({"sent": _plain(sent), "counted": _plain(counted), "mismatches": wrong}))
+        return
+    comparison(sent, counted)
+    print("verify: every invariant holds" if not any("invariant" in line for line in wrong) else "verify: violated")
+    for line in wrong:
+        print(f"mismatch: {render.visible(line)}", file=sys.stderr)
+
+
+def _plain(figures: dict[str, Any]) -> dict[str, Any]:
+    return figures | {"total_cost_incurred": f"{figures['total_cost_incurred']:f}"}

@@ -1,0 +1,76 @@
+"""What the audience sees: a live table on a terminal, a line now and then elsewhere."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.live import Live
+from rich.table import Table
+
+from orchestrator.cli import render
+from orchestrator.cli.demo.books import STATUSES, Book
+
+LINE_SECONDS = 1.0
+"""Between two lines of progress where there is no terminal."""
+
+COLUMNS = ("agent", "agent_type_slug", "status", "current_task", "version", "tasks_completed", "tokens_used")
+
+
+@contextmanager
+def screen(books: Sequence[Book], note: Callable[[], str]) -> Iterator[Callable[[], None]]:
+    """A function to be called again and again while the play goes on; `note` is what holds it up, if anything."""
+    if not sys.stdout.isatty():
+        yield _lines(books, note)
+        return
+    with Live(_table(books, note()), console=render.console(), refresh_per_second=8) as live:
+        yield lambda: live.update(_table(books, note()))
+        live.update(_table(books, ""))
+
+
+def say(line: str) -> None:
+    """A line about how it goes; results go to standard output, this does not."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def summary(books: Sequence[Book]) -> str:
+    """Where everybody is, in a line."""
+    statuses = [(status, sum(book.status == status for book in books)) for status in STATUSES]
+    events, entries = sum(len(book.events) for book in books), sum(book.entries for book in books)
+    return (
+        f"{', '.join(f'{n} {s}' for s, n in statuses if n) or 'nobody yet'}; {events} events, {entries} usage entries"
+    )
+
+
+def comparison(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+    """The project's metrics: what was sent, what the server has."""
+    table = render.heading(("metric", "sent", "counted"))
+    for name, sent, counted in zip(_flat(ours), _flat(ours).values(), _flat(theirs).values(), strict=True):
+        table.add_row(name.replace("_", " "), f"{sent}", f"{counted}", style="" if sent == counted else "red")
+    render.console().print(table)
+
+
+def _flat(metrics: dict[str, Any]) -> dict[str, Any]:
+    return {**{name: value for name, value in metrics.items() if name != "by_status"}, **metrics["by_status"]}
+
+
+def _lines(books: Sequence[Book], note: Callable[[], str]) -> Callable[[], None]:
+    said = 0.0
+
+    def progress() -> None:
+        nonlocal said
+        if time.monotonic() - said >= LINE_SECONDS:
+            said = time.monotonic()
+            say(f"{summary(books)}{f' ({note()})' if note() else ''}")
+
+    return progress
+
+
+def _table(books: Sequence[Book], note: str) -> Table:
+    table = render.heading(COLUMNS)
+    table.caption = note or summary(books)
+    for book in books:
+        row = {"agent": book.name, **book.shown}
+        table.add_row(*(render.cell(name, row[name]) for name in COLUMNS))
+    return table

@@ -1,0 +1,105 @@
+"""How answers look: tables for people, JSON for programs."""
+
+import json
+import sys
+import unicodedata
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+Columns = Sequence[str]
+"""The attributes shown as columns; each is its own heading, some in fewer words."""
+
+WIDE = 500
+"""Columns of a table that goes to a file: nothing is cut off there."""
+
+COLOURS = {
+    "idle": "cyan",
+    "working": "green",
+    "waiting": "yellow",
+    "paused": "magenta",
+    "terminated": "dim",
+    "queued": "yellow",
+    "applied": "green",
+    "rejected": "red",
+    "dead": "red",
+    "cancelled": "dim",
+    "ok": "green",
+    "warn": "yellow",
+    "fail": "red",
+}
+
+_HEADINGS = {"tokens_used": "tokens", "cost_incurred": "cost", "tasks_completed": "tasks", "agent_type_slug": "type"}
+_NUMBERS = frozenset({"tokens_used", "cost_incurred", "tasks_completed", "version", "violations"})
+_COLOURED = frozenset({"status", "state", "before", "after"})
+_NEVER_BROKEN = frozenset({"id", "agent_id", "command_id", "status", "state", "slug", "prefix", "version"})
+
+
+def as_json(output: str | None) -> bool:
+    """Whether to print JSON: as asked, else where standard output is no terminal."""
+    return output == "json" or (output is None and not sys.stdout.isatty())
+
+
+def one(item: Any, output: str | None) -> None:
+    """Print one thing: JSON, or its attributes one a line."""
+    if as_json(output):
+        print(dump(item))
+        return
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in item.items():
+        table.add_row(name.replace("_", " "), cell(name, value))
+    console().print(table)
+
+
+def many(items: Sequence[dict[str, Any]], columns: Columns, output: str | None) -> None:
+    """Print many things of a kind: a JSON array, or a table of these columns."""
+    if as_json(output):
+        print(dump(items))
+        return
+    table = heading(columns)
+    for item in items:
+        table.add_row(*(cell(name, item[name]) for name in columns))
+    console().print(table)
+
+
+def heading(columns: Columns) -> Table:
+    """An empty table of these columns."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in columns:
+        title = _HEADINGS.get(name, name.replace("_", " "))
+        table.add_column(title, no_wrap=name in _NEVER_BROKEN, overflow="fold")
+        table.columns[-1].justify = "right" if name in _NUMBERS else "left"
+    return table
+
+
+def cell(name: str, value: Any) -> Text:
+    """A value as a person reads it; nothing in it can steer the terminal."""
+    if value is None:
+        return Text("–", style="dim")
+    if isinstance(value, bool):
+        value = "yes" if value else "no"
+    text = visible(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+    return Text(text, style=COLOURS.get(text, "") if name in _COLOURED else "")
+
+
+def visible(text: str) -> str:
+    """The text with every control and format character written out."""
+    return "".join(c if unicodedata.category(c) not in ("Cc", "Cf") or c == "\n" else repr(c)[1:-1] for c in text)
+
+
+def dump(item: Any) -> str:
+    """JSON as programs and people can read it."""
+    return json.dumps(item, indent=2, ensure_ascii=False)
+
+
+@cache
+def console() -> Console:
+    """Standard output: as wide as the terminal, or as wide as it takes."""
+    return Console(highlight=False, soft_wrap=False, width=None if sys.stdout.isatty() else WIDE)
