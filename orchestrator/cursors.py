@@ -20,9 +20,15 @@ def decode(cursor: str, *kinds: Callable[[str], Any], field: str = "cursor") -> 
     """The values in a cursor, each through its kind; raises Invalid where it is not one of ours."""
     try:
         parts = json.loads(urlsafe_b64decode(cursor.encode() + b"=" * (-len(cursor) % 4)))
-        return [kind(part) for kind, part in zip(kinds, parts, strict=True)]
+        return [kind(_string(part)) for kind, part in zip(kinds, parts, strict=True)]
     except (Base64Error, ValueError, TypeError, OverflowError, RecursionError):
         raise Invalid(Violation("is not a cursor this server gave out; start again without it", field)) from None
+
+
+def _string(part: Any) -> str:
+    if not isinstance(part, str):
+        raise TypeError(part)
+    return part
 
 
 def natural(text: str) -> int:

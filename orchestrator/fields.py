@@ -57,7 +57,7 @@ def _parse_money(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
         raise wrong("must be a number or a decimal string")
     text = str(value)
-    if not re.fullmatch(r"-?\d{1,20}(\.\d{1,30})?([eE][+-]?\d{1,3})?", text):
+    if not re.fullmatch(r"-?\d{1,20}(\.\d{1,30})?([eE][+-]?\d{1,3})?", text, re.ASCII):
         raise wrong("must be a number or a decimal string")
     return Decimal(text)
 

@@ -1,10 +1,11 @@
 """The nine endpoints the project exists for."""
 
-from typing import Any
+from contextlib import suppress
+from typing import Annotated, Any
 
 from flask import Response, g, request
 from flask_openapi3 import APIBlueprint, Tag
-from pydantic import TypeAdapter, ValidationError
+from pydantic import StringConstraints, TypeAdapter, ValidationError
 from sqlalchemy import Row
 
 from orchestrator import accept, access, queries
@@ -24,7 +25,7 @@ bp = APIBlueprint(
     operation_id_callback=OPERATION_ID,
 )
 
-_REASON = TypeAdapter(Reason)
+_REASON = TypeAdapter(Annotated[Reason, StringConstraints(pattern=r"^[^\x00]*$")])
 
 
 @bp.post("", responses=responses({201: schemas.Agent, 202: schemas.Command}, 404, 409, 422))
@@ -129,10 +130,12 @@ def _say_terminated(command: Row[Any]) -> Response:
 
 
 def _header_reason(value: str) -> str:
+    with suppress(UnicodeError):
+        value = value.encode("latin-1").decode()  # WSGI reads headers as Latin-1; people write UTF-8
     try:
         return _REASON.validate_python(value)
     except ValidationError:
-        raise Invalid(Violation("must have at most 500 characters", "X-Reason")) from None
+        raise Invalid(Violation("must have at most 500 characters, none of them NUL", "X-Reason")) from None
 
 
 def _metrics(row: Row[Any], by_status: dict[Status, int]) -> schemas.Metrics:

@@ -99,5 +99,5 @@ def _check_characters(value: Any) -> None:
         text.encode()
     except UnicodeEncodeError:
         raise Invalid(Violation("a string holds half of a surrogate pair")) from None
-    if "\\u0000" in text:
+    if "\\u0000" in text.replace("\\\\", ""):  # a backslash that is meant as one begins no escape
         raise Invalid(Violation("a string holds a NUL character"))
