@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from flask import request
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, model_validator
 
 from orchestrator.errors import Invalid, Violation
-from orchestrator.fields import LAX, Id, Time
-from orchestrator.lifecycle import Status, Verb
+from orchestrator.fields import LAX, Id, Time, wrong
+from orchestrator.lifecycle import COMMANDS, Status, Verb
 from orchestrator.models import IssueStatus, ProjectStatus, State
 
 
@@ -435,12 +435,18 @@ class AgentQuery(ListQuery):
     q: Annotated[str | None, Field(max_length=100)] = None
 
 
+def _sendable(verb: Verb | None) -> Verb | None:
+    if verb is not None and verb not in COMMANDS:
+        raise wrong(f"must be one of {', '.join(COMMANDS)}")
+    return verb
+
+
 class CommandQuery(ListQuery):
     """A page of commands, and which."""
 
     state: Annotated[State | None, LAX] = None
     agent_id: Id | None = None
-    verb: Annotated[Verb | None, LAX] = None
+    verb: Annotated[Verb | None, LAX, AfterValidator(_sendable)] = None
 
 
 class KeyQuery(ListQuery):

@@ -99,7 +99,7 @@ class Waiters:
             message = channel.get_message(timeout=PATIENCE_SECONDS)
             if message is not None:
                 self.heard.set()
-                self._wake([UUID(id_) for id_ in json.loads(message["data"])])
+                self._wake(_ids(message["data"]))
             if time.monotonic() - looked > LOOK_SECONDS:
                 self._look()
                 looked = time.monotonic()
@@ -118,6 +118,15 @@ class Waiters:
             log.warning("look_failed")
             return
         self._wake(due)
+
+
+def _ids(data: bytes) -> list[UUID]:
+    """The ids in a worker's message; none in one that is garbage, which must not end the listening."""
+    try:
+        return [UUID(id_) for id_ in json.loads(data)]
+    except (ValueError, TypeError, AttributeError):
+        log.warning("garbage_heard")
+        return []
 
 
 @cache
