@@ -13,6 +13,7 @@ from orchestrator import access, cursors
 from orchestrator.errors import Invalid, NotFound, Violation
 from orchestrator.keys import Caller
 from orchestrator.lifecycle import Status
+from orchestrator.pipeline import together
 
 DEEPEST_ROW = 10_000
 """Pages by number end here; the cursor goes on at constant cost."""
@@ -204,9 +205,15 @@ def commands(
     return rows[:limit], cursors.encode(rows[limit - 1].seq) if len(rows) > limit else None
 
 
-def command(db: Connection, command_id: UUID) -> Row[Any]:
-    """A command that is known to exist, for a caller who is known to see it."""
-    return db.execute(_COMMAND, {"id": command_id}).one()
+def outcome(db: Connection, caller: Caller, command: Row[Any]) -> tuple[Any, Any | None]:
+    """A command the caller has seen before, and its agent, as they stand now, in one round trip.
+
+    The agent is None where it is not born, or the caller cannot see it any more.
+    """
+    who = {"superuser": caller.is_superuser, "user": caller.user_id}
+    place = {"project": command.project_id, "agent": command.agent_id}
+    commands, agents = together(db, (_COMMAND, {"id": command.id}), (_ONE_AGENT, who | place))
+    return commands.fetchone(), agents.fetchone()
 
 
 def agent_events(db: Connection, agent_id: UUID, after_version: int, limit: int) -> tuple[Rows, bool]:

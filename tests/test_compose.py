@@ -137,6 +137,8 @@ def test_every_service_is_watched_and_every_password_comes_from_outside() -> Non
 
 
 def test_the_image_has_what_every_command_needs() -> None:
-    copied = set(shlex.split(" ".join(re.findall(r"^COPY (?!--)(.*)$", (ROOT / "Dockerfile").read_text(), re.M))))
+    copied = set(
+        shlex.split(" ".join(re.findall(r"^COPY (?!--)(.*)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)))
+    )
 
     assert {"requirements.txt", "pyproject.toml", "celeryconfig.py", "orchestrator", "workers", "web"} <= copied

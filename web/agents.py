@@ -71,19 +71,19 @@ def get_agent(path: schemas.AgentPath) -> Response:
 @bp.patch("/<agent_id>", responses=responses({200: schemas.Agent, 202: schemas.Command}, 404, 409, 412, 422))
 def update_agent(path: schemas.AgentPath, body: Update) -> Response:
     """Change an agent's fields, its status among them."""
-    return answers.conclude(_accept(path, body), _show_now)
+    return answers.conclude(_accept(path, body), _show)
 
 
 @bp.post("/<agent_id>/pause", responses=responses({200: schemas.Agent, 202: schemas.Command}, 404, 409, 412, 422))
 def pause_agent(path: schemas.AgentPath, body: Pause) -> Response:
     """Stop an agent until it is resumed."""
-    return answers.conclude(_accept(path, body), _show_now)
+    return answers.conclude(_accept(path, body), _show)
 
 
 @bp.post("/<agent_id>/resume", responses=responses({200: schemas.Agent, 202: schemas.Command}, 404, 409, 412, 422))
 def resume_agent(path: schemas.AgentPath, body: Resume) -> Response:
     """Let a paused agent go on."""
-    return answers.conclude(_accept(path, body), _show_now)
+    return answers.conclude(_accept(path, body), _show)
 
 
 @bp.delete("/<agent_id>", responses=responses({200: schemas.Terminated, 202: schemas.Command}, 404, 409, 412, 422))
@@ -106,27 +106,22 @@ def get_agent_metrics(path: schemas.AgentPath) -> Response:
 def _accept(path: schemas.AgentPath, order: Order) -> accept.Accepted:
     once = headers.once(order.model_dump(mode="json", exclude_unset=True))
     precondition = headers.precondition()
-    with begin() as db:
+    with look() as db:  # one statement, and its own commit
         return accept.accept(db, g.caller, path.project_id, path.agent_id, order, once=once, precondition=precondition)
 
 
-def _show(row: Row[Any]) -> Response:
-    return answers.reply(schemas.Agent.model_validate(row), ETag=f'"{row.version}"')
+def _show(agent: Any) -> Response:
+    return answers.reply(schemas.Agent.model_validate(agent), ETag=f'"{agent.version}"')
 
 
-def _show_now(command: Row[Any]) -> Response:
-    return _show(answers.agent_row(command))
-
-
-def _show_born(command: Row[Any]) -> Response:
-    response = _show_now(command)
-    response.headers["Location"] = f"{gate.PREFIX}/projects/{command.project_id}/agents/{command.agent_id}"
+def _show_born(agent: Any) -> Response:
+    response = _show(agent)
+    response.headers["Location"] = f"{gate.PREFIX}/projects/{agent.project_id}/agents/{agent.id}"
     return response
 
 
-def _say_terminated(command: Row[Any]) -> Response:
-    name = answers.agent_row(command).name
-    return answers.reply(schemas.Terminated(success=True, message=f"Agent '{name}' has been terminated"))
+def _say_terminated(agent: Any) -> Response:
+    return answers.reply(schemas.Terminated(success=True, message=f"Agent '{agent.name}' has been terminated"))
 
 
 def _header_reason(value: str) -> str:

@@ -1,7 +1,7 @@
 """How rows become answers: one way to render, and the two answers a mutation can have."""
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from flask import Response, g
 from pydantic import BaseModel
@@ -10,7 +10,7 @@ from sqlalchemy import Row
 from orchestrator import logs, queries
 from orchestrator.accept import Accepted
 from orchestrator.db import look
-from orchestrator.errors import Conflict, Problem, recall
+from orchestrator.errors import Conflict, NotFound, Problem, recall
 from orchestrator.models import State
 from web import gate, headers, schemas
 from web.waiters import waiters
@@ -18,7 +18,15 @@ from workers import bell
 
 log = logs.logger("web")
 
-Render = Callable[[Row[Any]], Response]
+Render = Callable[[Any], Response]
+"""From an agent's row to the answer."""
+
+
+class Outcome(NamedTuple):
+    """A command, and its agent where it can be seen, as they stand now: rows."""
+
+    command: Any
+    agent: Any | None
 
 
 def reply(shape: BaseModel, status: int = 200, **more: str) -> Response:
@@ -60,20 +68,17 @@ def mark_wait(response: Response) -> Response:
     return response
 
 
-def await_closed(command: Row[Any], seconds: float) -> Row[Any] | None:
-    """The command's row once it is closed; None if it is still queued after so many seconds."""
+def await_closed(command: Row[Any], seconds: float) -> Outcome | None:
+    """The command and its agent once it is closed; None if it is still queued after so many seconds."""
     if command.state != State.QUEUED:
-        return command
-    if not seconds:
-        return None
-    latest: list[Row[Any]] = []
+        return _outcome(command)
+    latest: list[Outcome] = []
 
     def done() -> bool:
-        with look() as db:
-            latest[:] = [queries.command(db, command.id)]
-        return bool(latest[0].state != State.QUEUED)
+        latest[:] = [_outcome(command)]
+        return bool(latest[0].command.state != State.QUEUED)
 
-    return latest[0] if waiters().wait(command.id, seconds, done) else None
+    return latest[0] if seconds and waiters().wait(command.id, seconds, done) else None
 
 
 def page(shape: type[BaseModel], rows: Iterable[Any], next_cursor: str | None) -> Response:
@@ -82,10 +87,9 @@ def page(shape: type[BaseModel], rows: Iterable[Any], next_cursor: str | None) -
     return reply(shape.model_validate({"data": items, "pagination": {"next_cursor": next_cursor}}))
 
 
-def agent_row(command: Row[Any]) -> Row[Any]:
-    """The command's agent as it stands now."""
+def _outcome(command: Row[Any]) -> Outcome:
     with look() as db:
-        return queries.agent(db, g.caller, command.project_id, command.agent_id)
+        return Outcome(*queries.outcome(db, g.caller, command))
 
 
 def _settled(command: Row[Any], render: Render, status: int) -> Response | None:
@@ -93,9 +97,11 @@ def _settled(command: Row[Any], render: Render, status: int) -> Response | None:
     closed = await_closed(command, seconds) if seconds else None
     if closed is None:
         return None
-    if closed.state != State.APPLIED:
-        raise _failure(closed)
-    response = render(closed)
+    if closed.command.state != State.APPLIED:
+        raise _failure(closed.command)
+    if closed.agent is None:
+        raise NotFound(f"there is no agent {command.agent_id} in this project")
+    response = render(closed.agent)
     response.status_code = status
     return response
 

@@ -35,7 +35,7 @@ def get_command(path: schemas.CommandPath) -> Response:
     with look() as db:
         command = access.command(db, g.caller, path.project_id, path.command_id)
     closed = answers.await_closed(command, headers.preferred_wait() or 0)
-    return answers.mark_wait(answers.reply(answers.command_shape(closed or command)))
+    return answers.mark_wait(answers.reply(answers.command_shape(closed.command if closed else command)))
 
 
 @bp.post("/<command_id>/cancel", responses=responses({200: schemas.Command}, 404, 409))

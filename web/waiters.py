@@ -21,6 +21,10 @@ from orchestrator.settings import settings
 
 LOOK_SECONDS = 1.0
 
+FIRST_LOOK_SECONDS = 0.05
+"""When a request looks by itself: the word may have come before it listened. Not at once: that would hold up the bell,
+which rings from another thread of this process at this very moment."""
+
 log = logs.logger("waiters")
 
 WAITING = Gauge("orchestrator_waiting_requests", "Requests that wait for a command.", multiprocess_mode="livesum")
@@ -41,7 +45,8 @@ class Waiters:
         Thread(target=self._listen, name="waiters", daemon=True).start()
 
     def wait(self, id_: UUID, seconds: float, done: Callable[[], bool]) -> bool:
-        """Wait until `done()`, which is asked at once and after each word about `id_`; whether it came true in time.
+        """Wait until `done()`, which is asked after each word about `id_`, and soon for the first time; whether it
+        came true in time.
 
         With as many waiting as this process allows, the answer is False at once.
         """
@@ -49,10 +54,11 @@ class Waiters:
         with self._place(id_) as word:
             if word is None:
                 return False
+            word.wait(min(seconds, FIRST_LOOK_SECONDS))
             while not done():
+                word.clear()
                 if not word.wait(deadline - time.monotonic()):
                     return False
-                word.clear()
         return True
 
     @contextmanager
