@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, Self
 from uuid import UUID, uuid4
 
 import httpx2
@@ -44,6 +44,12 @@ class Client:
             timeout=PATIENCE,
             trust_env=not _is_loopback(url),  # a proxy for the world cannot reach our own machine
         )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
 
     def get(self, path: str, *, patience: float = PATIENCE, prefer: str = "", **params: Any) -> Any:
         """The document at a path below the prefix; parameters that are None are left out."""

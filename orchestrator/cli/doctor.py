@@ -103,7 +103,8 @@ def _port(what: str, host: str, port: int, path: str, setting: str) -> Finding:
     except OSError:
         return ok(what, f"{port} is free")
     try:
-        answer = Client(f"http://{host}:{port}").request("GET", path, repeatable=False)
+        with Client(f"http://{host}:{port}") as client:
+            answer = client.request("GET", path, repeatable=False)
         if answer.is_success and answer.content.strip() in (b"OK", b'{"status":"ok"}'):
             return ok(what, f"{port} is ours")
     except Failure:
@@ -113,7 +114,8 @@ def _port(what: str, host: str, port: int, path: str, setting: str) -> Finding:
 
 def _server(url: str) -> Iterator[Finding]:
     try:
-        answer = Client(url).request("GET", "/readyz", repeatable=False)
+        with Client(url) as client:
+            answer = client.request("GET", "/readyz", repeatable=False)
         condition = answer.json()
         degraded, reason = condition.get("degraded", []), condition.get("reason", "")
     except Failure as failure:

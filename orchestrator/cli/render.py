@@ -86,6 +86,8 @@ def cell(name: str, value: Any) -> Text:
     if isinstance(value, bool):
         value = "yes" if value else "no"
     text = visible(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+    if name == "at" or name.endswith("_at"):
+        text = f"{text[:19].replace('T', ' ')}Z"
     return Text(text, style=COLOURS.get(text, "") if name in _COLOURED else "")
 
 

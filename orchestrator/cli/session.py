@@ -48,7 +48,7 @@ class Session:
     @cached_property
     def client(self) -> Client:
         """The API, as the caller whose key this is."""
-        return Client(self.url, api_key())
+        return click.get_current_context().with_resource(Client(self.url, api_key()))
 
     @property
     def as_json(self) -> bool:

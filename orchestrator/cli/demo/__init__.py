@@ -42,7 +42,7 @@ def demo(session: Session, seed: int) -> None:
     began = time.monotonic()
     with _somewhere(session) as client:
         stage = _set(client)
-        books = _play(stage, seed)
+        books = _play(stage, seed, live=session.output != "json")
         wrong = mismatches(stage, books) + _violations(stage)
         counted = project_metrics(stage)
     _conclude(session, books, counted, wrong)
@@ -60,7 +60,7 @@ def _end(signum: int, _: Any) -> NoReturn:
 def _somewhere(session: Session) -> Iterator[Client]:
     """The server that is there, or one of our own."""
     if session.named_url or _answers(session.url):
-        _wait_until_ready(session.url)
+        _wait_until_ready(session.client)
         yield session.client
         return
     say(f"No server answers at {session.url}: starting one for the demo.")
@@ -70,26 +70,29 @@ def _somewhere(session: Session) -> Iterator[Client]:
 
 def _answers(url: str) -> bool:
     try:
-        return bool(Client(url).request("GET", "/healthz", repeatable=False).is_success)
+        with Client(url) as client:
+            return bool(client.request("GET", "/healthz", repeatable=False).is_success)
     except Failure:
         return False
 
 
-def _wait_until_ready(url: str) -> None:
+def _wait_until_ready(client: Client) -> None:
     deadline = time.monotonic() + READY_SECONDS
-    while not (answer := Client(url).request("GET", "/readyz", repeatable=False)).is_success:
+    while not (answer := client.request("GET", "/readyz", repeatable=False)).is_success:
         if time.monotonic() > deadline:
-            raise Failure(f"{url} is not ready: {answer.text.strip()[:200]}; see `orch doctor`.")
+            raise Failure(f"{client.url} is not ready: {answer.text.strip()[:200]}; see `orch doctor`.")
         time.sleep(0.5)
 
 
 def _set(client: Client) -> Stage:
-    """A new project, and the three types of agents, made where they are missing."""
-    stage = Stage(client, "", {})
-    slug = f"demo-{uuid4().hex[:8]}"
-    made = stage.obey(lambda: client.post("/projects", {"name": f"Demo {slug[5:]}", "slug": slug}))
-    say(f"The demo plays in project {slug} at {client.url}.")
-    return Stage(client, f"/projects/{made['id']}", {kind: _type_id(stage, kind) for kind in KINDS})
+    """The three types of agents, made where they are missing, and a new project."""
+    stage = Stage(client)
+    stage.types = {kind: _type_id(stage, kind) for kind in KINDS}
+    name = uuid4().hex[:8]
+    made = stage.obey(lambda: client.post("/projects", {"name": f"Demo {name}", "slug": f"demo-{name}"}))
+    stage.project = f"/projects/{made['id']}"
+    say(f"The demo plays in project demo-{name} at {client.url}.")
+    return stage
 
 
 def _type_id(stage: Stage, kind: str) -> str:
@@ -101,24 +104,24 @@ def _type_id(stage: Stage, kind: str) -> str:
         return stage.obey(lambda: stage.client.id_of("/agent-types", "type", "slug", kind))
 
 
-def _play(stage: Stage, seed: int) -> list[Book]:
+def _play(stage: Stage, seed: int, live: bool) -> list[Book]:
     """All roles from beginning to end, in several threads; everybody's book."""
     roles = cast(seed)
     books = [Book(role.name, role.kind) for role in roles]
-    with ThreadPoolExecutor(THREADS) as threads, screen(books, lambda: stage.held_up) as show:
+    with ThreadPoolExecutor(THREADS) as threads, screen(books, stage, live) as show:
         try:
             lives = [threads.submit(Actor(stage, *part).live) for part in zip(roles, books, strict=True)]
             while _goes_on(lives):
                 show()
-        finally:
+        except BaseException:  # whatever it is, the other threads must end before it goes on its way
             stage.over.set()
-    stage.over.clear()
+            raise
     return books
 
 
 def _goes_on(lives: Sequence[Future[None]]) -> bool:
     """Whether anybody is still alive, after a moment; raises what one of them met with."""
-    done, pending = wait(lives, timeout=0.1, return_when=FIRST_EXCEPTION)
+    done, pending = wait(lives, timeout=0.2, return_when=FIRST_EXCEPTION)
     for life in done:
         life.result()
     return bool(pending)

@@ -1,5 +1,6 @@
 """One simulated agent: it lives its role through the public API and keeps its book."""
 
+import time
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -36,10 +37,11 @@ class Stage:
     """What all actors share: the API, the project, its types, and whether the play goes on."""
 
     client: Client
-    project: str
-    types: dict[str, str]
+    project: str = ""
+    types: dict[str, str] = field(default_factory=dict)
     over: Event = field(default_factory=Event)
-    held_up: str = ""
+    _limit: str = ""
+    _limited_until: float = 0.0
 
     def rest(self, seconds: float) -> None:
         """Let time pass; raises Stopped when the play is over."""
@@ -54,9 +56,14 @@ class Stage:
             except Failure as failure:
                 if failure.retry_after is None or failure.status != 429:  # noqa: PLR2004  # rate limited
                     raise
-                self.held_up = failure.sentence
+                self._limit, _, _ = failure.sentence.partition(";")
+                self._limited_until = time.monotonic() + failure.retry_after
                 self.rest(failure.retry_after)
-                self.held_up = ""
+
+    @property
+    def held_up(self) -> str:
+        """The limit that somebody waits for, if anybody does."""
+        return f"waiting: {self._limit}" if time.monotonic() < self._limited_until else ""
 
 
 class Actor:
@@ -129,9 +136,8 @@ class Actor:
         answer = self.stage.obey(lambda: self._send(method, path, body, manner))
         if self.role.twice():
             self.book.repeats += 1
-            self.book.expect(
-                "a repeated answer", answer, self.stage.obey(lambda: self._send(method, path, body, manner))
-            )
+            again = self.stage.obey(lambda: self._send(method, path, body, manner))
+            self.book.expect("a repeated answer", _gist(answer), _gist(again))
         return answer
 
     def _send(self, method: str, path: str, body: dict[str, Any], manner: Manner) -> Any:
@@ -143,3 +149,7 @@ class Actor:
     @property
     def _path(self) -> str:
         return f"{self.stage.project}/agents/{self.book.id}"
+
+
+def _gist(answer: dict[str, Any]) -> dict[str, Any]:
+    return {name: answer.get(name) for name in ("id", "status", "version", "message")}

@@ -28,7 +28,8 @@ def own_stack() -> Iterator[Client]:
         with (home / "up.log").open("wb") as log, _running(home, port, log.fileno()) as process:
             url = f"http://127.0.0.1:{port}"
             _wait_until_ready(process, url, home)
-            yield Client(url, (home / "admin.key").read_text().strip())
+            with Client(url, (home / "admin.key").read_text().strip()) as client:
+                yield client
     finally:
         shutil.rmtree(home, ignore_errors=True)
 

@@ -10,6 +10,7 @@ from rich.live import Live
 from rich.table import Table
 
 from orchestrator.cli import render
+from orchestrator.cli.demo.actor import Stage
 from orchestrator.cli.demo.books import STATUSES, Book
 
 LINE_SECONDS = 1.0
@@ -19,14 +20,14 @@ COLUMNS = ("agent", "agent_type_slug", "status", "current_task", "version", "tas
 
 
 @contextmanager
-def screen(books: Sequence[Book], note: Callable[[], str]) -> Iterator[Callable[[], None]]:
-    """A function to be called again and again while the play goes on; `note` is what holds it up, if anything."""
-    if not sys.stdout.isatty():
-        yield _lines(books, note)
+def screen(books: Sequence[Book], stage: Stage, live: bool) -> Iterator[Callable[[], None]]:
+    """A function to be called again and again while the play goes on."""
+    if not (live and sys.stdout.isatty()):
+        yield _lines(books, stage)
         return
-    with Live(_table(books, note()), console=render.console(), refresh_per_second=8) as live:
-        yield lambda: live.update(_table(books, note()))
-        live.update(_table(books, ""))
+    with Live(_table(books, ""), console=render.console(), auto_refresh=False) as display:
+        yield lambda: display.update(_table(books, stage.held_up), refresh=True)
+        display.update(_table(books, ""), refresh=True)
 
 
 def say(line: str) -> None:
@@ -55,14 +56,16 @@ def _flat(metrics: dict[str, Any]) -> dict[str, Any]:
     return {**{name: value for name, value in metrics.items() if name != "by_status"}, **metrics["by_status"]}
 
 
-def _lines(books: Sequence[Book], note: Callable[[], str]) -> Callable[[], None]:
-    said = 0.0
+def _lines(books: Sequence[Book], stage: Stage) -> Callable[[], None]:
+    """Says what is new, once a second at most."""
+    said_at, said = 0.0, ""
 
     def progress() -> None:
-        nonlocal said
-        if time.monotonic() - said >= LINE_SECONDS:
-            said = time.monotonic()
-            say(f"{summary(books)}{f' ({note()})' if note() else ''}")
+        nonlocal said_at, said
+        line = f"{summary(books)} {stage.held_up}".strip()
+        if time.monotonic() - said_at >= LINE_SECONDS and line != said:
+            said_at, said = time.monotonic(), line
+            say(line)
 
     return progress
 
