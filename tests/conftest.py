@@ -18,6 +18,7 @@ from orchestrator.bootstrap import prepare
 from orchestrator.settings import settings
 from tests.stage import Api, Project, Worker
 from tests.surface import Scene
+from tests.wire import Gunicorn
 
 CACHES = (settings, database.engine, limits.limits, limits._shares, limits._script)
 
@@ -100,6 +101,13 @@ def empty(servers: tuple[str, str]) -> Iterator[str]:
     """A database without tables; its URL."""
     with _database(servers[0], f"orch_empty_{uuid4().hex[:8]}") as url:
         yield url
+
+
+@pytest.fixture(scope="module")
+def web(apart: str, home: Path) -> Iterator[Gunicorn]:
+    """A web server as production runs it, on the module's own database."""
+    with Gunicorn.start(home / "web.log") as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,13 @@
 """Reading a request's body: strict JSON, one object, within its size; the same for every route."""
 
 import json
+from importlib import import_module
 from typing import Any, NoReturn
 
 from flask import Request
-from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
-from orchestrator.errors import Invalid, MalformedJson, TooLarge, UnsupportedMediaType, Violation
+from orchestrator.errors import Invalid, MalformedJson, Problem, TooLarge, UnsupportedMediaType, Violation
 
 SINGLE_BYTES = 1 << 20
 BULK_BYTES = 4 << 20
@@ -17,11 +18,24 @@ DEEPEST = 64
 _BULK = ("/usage", "/commands")
 
 
+def _framing_errors() -> tuple[type[Exception], ...]:
+    """What our web server raises where chunks are malformed; WSGI has no word for it."""
+    try:
+        errors = import_module("gunicorn.http.errors")
+    except ImportError:  # another server is in use
+        return ()
+    return (errors.ParseException,)
+
+
+_BROKEN: tuple[type[Exception], ...] = (ClientDisconnected, *_framing_errors())
+
+
 class JsonRequest(Request):
     """A request whose JSON is an object, or absent."""
 
     _read = False
     _json: dict[str, Any] | None = None
+    _wrong: Problem | None = None
 
     def get_json(self, force: bool = False, silent: bool = False, cache: bool = True) -> Any:
         """The body's object; None where there is no body at all.
@@ -30,17 +44,17 @@ class JsonRequest(Request):
         """
         del force, silent, cache
         if not self._read:
-            self._json = self._parse()
             self._read = True
+            try:
+                self._json = self._parse()
+            except Problem as problem:
+                self._wrong = problem  # a second look would find what is left of a body that broke off
+        if self._wrong is not None:
+            raise self._wrong
         return self._json
 
     def _parse(self) -> dict[str, Any] | None:
-        most = BULK_BYTES if self.path.endswith(_BULK) else SINGLE_BYTES
-        self.max_content_length = most  # counted while reading, whatever Content-Length says
-        try:
-            raw = self.get_data()
-        except RequestEntityTooLarge:
-            raise TooLarge(f"the body may have {most} bytes") from None
+        raw = self._bytes(BULK_BYTES if self.path.endswith(_BULK) else SINGLE_BYTES)
         if not raw:
             return None
         if self.mimetype != "application/json":
@@ -49,6 +63,20 @@ class JsonRequest(Request):
         if not isinstance(value, dict):
             raise Invalid(Violation("the body must be a JSON object"))
         return value
+
+    def _bytes(self, most: int) -> bytes:
+        self.max_content_length = most + 1  # werkzeug cuts chunks off at its limit; one byte more tells that they go on
+        try:
+            raw = self.get_data()
+        except RequestEntityTooLarge:
+            raise TooLarge(f"the body may have {most} bytes") from None
+        except _BROKEN:
+            raise MalformedJson("the body broke off, or its chunks are malformed") from None
+        if len(raw) > most:
+            raise TooLarge(f"the body may have {most} bytes")
+        if self.content_length not in (None, len(raw)):
+            raise MalformedJson(f"the body ended after {len(raw)} of {self.content_length} bytes")
+        return raw
 
 
 def parse(raw: bytes) -> Any:

@@ -1,0 +1,96 @@
+"""What no test client can say: bytes on a socket, to the web server as production runs it."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from email.message import Message
+from email.parser import BytesParser
+from pathlib import Path
+from typing import Any, Self
+
+from tests.stage import ROOT, eventually
+
+GUNICORN = ["web:create_app()", "-k", "gthread", "--threads", "16", "-w", "1", "--no-control-socket"]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer as it came over the wire."""
+
+    status_code: int
+    headers: Message
+    data: bytes
+
+    @classmethod
+    def read(cls, raw: bytes) -> Self:
+        """The first answer in these bytes."""
+        head, _, data = raw.partition(b"\r\n\r\n")
+        line, _, fields = head.partition(b"\r\n")
+        return cls(int(line.split()[1]), BytesParser().parsebytes(fields), data)
+
+    @property
+    def mimetype(self) -> str:
+        """The content type."""
+        return self.headers.get_content_type()
+
+    @property
+    def json(self) -> Any:
+        """The body's value."""
+        return json.loads(self.data)
+
+
+@dataclass
+class Gunicorn:
+    """The web server as a process, with one worker."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    port: int
+
+    @classmethod
+    @contextmanager
+    def start(cls, log: Path, **environment: str) -> Iterator[Self]:
+        """Start one on a free port and wait until it listens; it ends with the block."""
+        command = [sys.executable, "-W", "ignore", "-m", "gunicorn", *GUNICORN, "-b", "127.0.0.1:0"]
+        with log.open("wb") as output:
+            process = subprocess.Popen(command, cwd=ROOT, env=os.environ | environment, stdout=output, stderr=output)
+        try:
+            found = eventually(lambda: re.search(r"Listening at: http://127\.0\.0\.1:(\d+)", log.read_text()))
+            yield cls(process, log, int(found[1]))
+        finally:
+            process.terminate()
+            process.wait(timeout=40)
+
+    def send(self, *pieces: bytes, half_close: bool = False) -> bytes:
+        """All that the server says to these bytes, until it closes the connection."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=20) as connection:
+            try:
+                for piece in pieces:
+                    connection.sendall(piece)
+                if half_close:
+                    connection.shutdown(socket.SHUT_WR)
+            except OSError:
+                pass  # it has answered already, and will hear no more
+            return _all(connection)
+
+    def ask(self, line: bytes, key: str | None, *headers: bytes, body: bytes = b"", **how: bool) -> Reply:
+        """The answer to a request with this request line."""
+        lines = [line, b"Host: localhost", b"Connection: close", *headers]
+        lines += [b"Authorization: Bearer " + key.encode()] if key else []
+        return Reply.read(self.send(b"\r\n".join(lines) + b"\r\n\r\n", body, **how))
+
+
+def _all(connection: socket.socket) -> bytes:
+    said = b""
+    try:
+        while more := connection.recv(65536):
+            said += more
+    except OSError:
+        pass  # reset after its answer, since it did not read all of ours
+    return said
