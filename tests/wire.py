@@ -56,13 +56,15 @@ class Gunicorn:
     @classmethod
     @contextmanager
     def start(cls, log: Path, **environment: str) -> Iterator[Self]:
-        """Start one on a free port and wait until it listens; it ends with the block."""
+        """Start one on a free port and wait until it serves; it ends with the block."""
         command = [sys.executable, "-W", "ignore", "-m", "gunicorn", *GUNICORN, "-b", "127.0.0.1:0"]
         with log.open("wb") as output:
             process = subprocess.Popen(command, cwd=ROOT, env=os.environ | environment, stdout=output, stderr=output)
         try:
             found = eventually(lambda: re.search(r"Listening at: http://127\.0\.0\.1:(\d+)", log.read_text()))
-            yield cls(process, log, int(found[1]))
+            running = cls(process, log, int(found[1]))
+            assert running.ask(b"GET /healthz HTTP/1.1", None).status_code == 200  # it listens before it can answer
+            yield running
         finally:
             process.terminate()
             process.wait(timeout=40)

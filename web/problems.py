@@ -59,7 +59,7 @@ def render(problem: Problem) -> Response:
         "type": "about:blank",
         "title": problem.title,
         "status": problem.status,
-        "detail": problem.detail,
+        **({} if problem.status == Problem.status else {"detail": problem.detail}),
         "instance": request.path,
         "request_id": g.get("request_id", ""),
         "success": False,

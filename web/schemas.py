@@ -334,12 +334,12 @@ class ProblemError(Shape):
 
 
 class Problem(Shape):
-    """RFC 9457 problem details; every error has this shape."""
+    """RFC 9457 problem details; every error has this shape. A 500 has no detail: its request id leads to the logs."""
 
     type: str
     title: str
     status: int
-    detail: str
+    detail: str = ""
     instance: str
     request_id: str
     success: Literal[False]

@@ -162,7 +162,7 @@ class Client:
             document = response.json()
         except ValueError:
             document = None
-        if response.is_error and isinstance(document, dict) and {"status", "detail"} <= document.keys():
+        if response.is_error and isinstance(document, dict) and {"status", "request_id"} <= document.keys():
             raise refusal(document, _retry_after(response))
         if response.is_success and isinstance(document, dict):
             return document

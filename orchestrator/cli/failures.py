@@ -70,7 +70,7 @@ class Failure(Exception):
 
 def refusal(problem: dict[str, Any], retry_after: float | None = None) -> Failure:
     """The failure that a problem document (RFC 9457) tells of."""
-    status, detail = problem["status"], str(problem["detail"])
+    status, detail = problem["status"], str(problem.get("detail", "the server failed"))  # a 500 keeps its detail
     advice = ADVICE.get(status, "")
     if status == 500:  # noqa: PLR2004  # as in the table above
         advice = f"Its logs have more under the request id {problem.get('request_id')}."
