@@ -1,5 +1,6 @@
 """Keeping programs alive: honcho's manager and processes, with restarts and an order of stopping."""
 
+import json
 import multiprocessing
 import os
 import queue
@@ -56,13 +57,13 @@ def as_user(user: str | None) -> dict[str, Any]:
 class Child(Process):  # type: ignore[misc]
     """The process that watches over one program: starts it again when it dies, stops it when told to or orphaned.
 
-    It leaves a file with the program's pid, so that the next start can clear away what outlived even its watcher.
+    It leaves a note of the program and of itself, so that the next start can clear away what outlived its parent.
     """
 
-    def __init__(self, program: Program, pids: Path, command: list[str], **options: Any) -> None:
+    def __init__(self, program: Program, notes: Path, command: list[str], **options: Any) -> None:
         super().__init__(command, **options)
         self.program = program
-        self.pid_file = pids / f"{program.name}.pid"
+        self.note = notes / f"{program.name}.json"
 
     def run(self, events: Any = None, ignore_signals: bool = False) -> None:
         """The life of the watching process."""
@@ -81,13 +82,13 @@ class Child(Process):  # type: ignore[misc]
                 self._send_message(f"ended ({_how(code)}); starting again in {pause:g} s\n")
                 self._stopping.wait(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
-        self.pid_file.unlink(missing_ok=True)
+        self.note.unlink(missing_ok=True)
         if events is not None:
             events.cancel_join_thread()  # nobody may be reading any more
 
     def _live(self) -> int:
         self._child = self.program.popen()
-        self.pid_file.write_text(f"{self._child.pid} {psutil.Process(self._child.pid).create_time()}")
+        _write(self.note, {"program": _identity(self._child.pid), "watcher": _identity(os.getpid())})
         if self._stopping.is_set():  # told so while starting
             self._stop()
         for line in iter(self._child.stdout.readline, b""):
@@ -117,9 +118,9 @@ class Child(Process):  # type: ignore[misc]
 class Keeper(Manager):  # type: ignore[misc]
     """Starts programs, prints what they say, and stops them in order when a signal comes."""
 
-    def __init__(self, pids: Path, **options: Any) -> None:
+    def __init__(self, notes: Path, **options: Any) -> None:
         super().__init__(**options)
-        self._pids = pids
+        self._notes = notes
         self._asked_to_stop = False
         for signum in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signum, self._ask_to_stop)
@@ -132,7 +133,7 @@ class Keeper(Manager):  # type: ignore[misc]
     def begin(self, programs: Iterable[Program]) -> None:
         """Start these programs, each with its watcher."""
         for program in programs:
-            self._process_ctor = partial(Child, program, self._pids)
+            self._process_ctor = partial(Child, program, self._notes)
             self.add_process(program.name, program.command)
             entry = self._processes[program.name]
             entry["process"] = multiprocessing.Process(name=program.name, target=entry["obj"].run, args=(self.events,))
@@ -170,16 +171,19 @@ class Keeper(Manager):  # type: ignore[misc]
         self._asked_to_stop = True
 
 
-def clear_away(pids: Path) -> None:
-    """End what an earlier start left running because its watchers were killed as well."""
-    for file in pids.glob("*.pid"):
-        pid, born = file.read_text().split()
-        left = _alive(int(pid), float(born))
-        if left is not None:
-            left.terminate()
-            psutil.wait_procs([left], timeout=PATIENCE_SECONDS)
-            _kill_group(int(pid))
-            psutil.wait_procs([left], timeout=PATIENCE_SECONDS)
+def clear_away(notes: Path) -> None:
+    """End what an earlier start left running: watchers that are about to end anyway, programs without one."""
+    found = [json.loads(text) for file in notes.glob("*.json") if (text := _read(file))]
+    programs = [process for note in found if (process := _living(*note["program"]))]
+    watchers = [process for note in found if (process := _living(*note["watcher"]))]
+    for process in programs:
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
+    psutil.wait_procs(programs + watchers, timeout=PATIENCE_SECONDS)
+    for process in programs:
+        _kill_group(process.pid)
+    psutil.wait_procs(programs + watchers, timeout=PATIENCE_SECONDS)
+    for file in notes.glob("*.json"):
         file.unlink(missing_ok=True)
 
 
@@ -199,12 +203,30 @@ def running(program: Program, log: Path) -> Iterator[Popen]:
             process.wait()
 
 
-def _alive(pid: int, born: float) -> psutil.Process | None:
-    try:
+def _identity(pid: int) -> tuple[int, float]:
+    """A process's number and the time it was made: numbers are used again."""
+    return pid, psutil.Process(pid).create_time()
+
+
+def _living(pid: int, born: float) -> psutil.Process | None:
+    with suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
-        return process if abs(process.create_time() - born) < 1 else None  # else: the number has a new bearer
-    except psutil.NoSuchProcess:
-        return None
+        if abs(process.create_time() - born) < 1:
+            return process
+    return None
+
+
+def _write(file: Path, content: object) -> None:
+    """In one piece: whoever reads it may come at any moment."""
+    half = file.with_suffix(".new")
+    half.write_text(json.dumps(content))
+    half.replace(file)
+
+
+def _read(file: Path) -> str:
+    with suppress(FileNotFoundError):  # its watcher has just ended
+        return file.read_text()
+    return ""
 
 
 def _how(code: int) -> str:

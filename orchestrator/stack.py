@@ -58,11 +58,11 @@ def up(settings: Settings) -> int:
 
 
 def _run(settings: Settings, began: float) -> int:
-    pids = settings.home / "run"
-    pids.mkdir(exist_ok=True)
-    clear_away(pids)
+    notes = settings.home / "run"
+    notes.mkdir(exist_ok=True)
+    clear_away(notes)
     _check_ports(settings)
-    keeper = Keeper(pids)
+    keeper = Keeper(notes)
     try:
         servers = Servers.of(settings)
         keeper.begin([server.prepare() for server in servers.ours])

@@ -1,6 +1,7 @@
 """What tests act with: the API as one caller sees it, a project to act in, a worker process, and waiting for facts."""
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -32,6 +33,14 @@ def eventually(fact: Callable[[], Any], seconds: float = 10) -> Any:
         assert time.monotonic() < deadline, f"not within {seconds} s: {getattr(fact, '__name__', fact)}"
         time.sleep(0.01)
     return found
+
+
+def free_port() -> int:
+    """A port nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
 
 
 def drain(limit: int = 500, mailbox: int = drains.MAILBOX) -> Batch:
@@ -280,4 +289,5 @@ class Web:
         given = {name.replace("_", "-"): value for name, value in headers.items()}
         given |= {} if key is None else {"Authorization": f"Bearer {key}"}
         more = {} if body is None else {"json": body}
-        return self.http.request(method, path, headers=given, **more)
+        url = self.http.base_url.copy_with(path=path) if path.startswith("/") else path
+        return self.http.request(method, url, headers=given, **more)

@@ -1,0 +1,271 @@
+"""`orch up`: one command, in the foreground, that starts everything, keeps it alive, and leaves nothing behind."""
+
+import json
+import os
+import re
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Self
+from uuid import uuid4
+
+import httpx2
+import psutil
+import pytest
+
+from tests.stage import ROOT, eventually, free_port
+
+pytestmark = pytest.mark.usefixtures("_own_servers")
+
+ORCH = [sys.executable, "-m", "orchestrator.cli"]
+OURS = ("web", "worker", "beat", "flower")
+ACCOUNT = "nobody"
+
+
+@pytest.fixture
+def _own_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever servers the session uses, the stack under test starts its own."""
+    for name in ("ORCH_DATABASE_URL", "ORCH_REDIS_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def own_home() -> Iterator[Path]:
+    """A folder of this test's own, outside pytest's, which PostgreSQL's account cannot pass."""
+    with TemporaryDirectory(prefix="orch-up-") as folder:
+        yield Path(folder) / "home"
+
+
+@dataclass
+class Stack:
+    """A running `orch up`."""
+
+    process: subprocess.Popen[bytes]
+    home: Path
+    log: Path
+    port: int
+    flower_port: int
+
+    @classmethod
+    def start(cls, home: Path, port: int | None = None, user: str | None = None, **environment: str) -> Self:
+        """Start one; `said` tells how far it is."""
+        port, flower_port = port or free_port(), free_port()
+        env = os.environ | {"ORCH_HOME": str(home), "ORCH_PORT": str(port), "ORCH_FLOWER_PORT": str(flower_port)}
+        log = home.parent / f"{home.name}-{time.monotonic_ns()}.log"
+        switch: dict[str, Any] = {"user": user, "group": "nogroup", "extra_groups": []} if user else {}
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [*ORCH, "up"], env=env | environment, cwd=ROOT, stdout=output, stderr=output, **switch
+            )
+        return cls(process, home, log, port, flower_port)
+
+    def said(self) -> str:
+        """Everything it has printed."""
+        return self.log.read_text()
+
+    def ready(self) -> Self:
+        """Wait until it says that it is ready."""
+        eventually(lambda: "Ready in" in self.said() or self.process.poll() is not None, 60)
+        assert self.process.poll() is None, self.said()
+        return self
+
+    def stop(self, signum: signal.Signals = signal.SIGTERM) -> float:
+        """Stop it; the seconds it took."""
+        began = time.monotonic()
+        self.process.send_signal(signum)
+        assert self.process.wait(timeout=10) == 0, self.said()
+        return time.monotonic() - began
+
+    def living(self) -> list[psutil.Process]:
+        """Every process of this stack, whoever its parent is: each knows the home by its environment or arguments."""
+        return [process for process in psutil.process_iter() if knows(process, str(self.home))]
+
+    def pid(self, name: str) -> int:
+        """The process of one of its programs."""
+        return int(json.loads((self.home / "run" / f"{name}.json").read_text())["program"][0])
+
+    def api(self, method: str, path: str, body: Any = None) -> httpx2.Response:
+        """A request of the administrator's that is waited for."""
+        key = (self.home / "admin.key").read_text().strip()
+        headers = {"Authorization": f"Bearer {key}", "Prefer": "wait=10"}
+        url = f"http://127.0.0.1:{self.port}/api/v1/{path}"
+        return httpx2.request(method, url, json=body, headers=headers, timeout=30)
+
+    def spawn(self) -> str:
+        """The address of a new agent in a new project."""
+        kind = self.api("POST", "agent-types", {"name": f"Type {uuid4()}"}).json()["id"]
+        project = self.api("POST", "projects", {"name": f"Project {uuid4()}"}).json()["id"]
+        born = self.api("POST", f"projects/{project}/agents", {"agent_type_id": kind, "name": "scout"})
+        assert born.status_code == 201, born.text
+        return f"projects/{project}/agents/{born.json()['id']}"
+
+    def is_ready(self) -> bool:
+        """Whether the API says that it can do its work, Redis included."""
+        try:
+            answer = httpx2.get(f"http://127.0.0.1:{self.port}/readyz", timeout=2)
+        except httpx2.TransportError:
+            return False
+        return answer.status_code == 200 and not answer.json()["degraded"]
+
+
+def knows(process: psutil.Process, home: str) -> bool:
+    """Whether a process belongs to the stack with this home."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE and (
+            process.environ().get("ORCH_HOME") == home or any(home in word for word in process.cmdline())
+        )
+    except psutil.Error:
+        return False
+
+
+@contextmanager
+def stack(home: Path, **options: Any) -> Iterator[Stack]:
+    """A stack that is ready; whatever is left of it at the end of the block is killed."""
+    running = Stack.start(home, **options)
+    try:
+        yield running.ready()
+    finally:
+        for process in running.living():
+            process.kill()
+        running.process.wait(timeout=5)
+
+
+def test_one_command_starts_everything_and_says_where_it_is(own_home: Path) -> None:
+    with stack(own_home) as running:
+        key = own_home / "admin.key"
+        assert stat.S_IMODE(key.stat().st_mode) == 0o600
+        assert re.fullmatch(r"orch_[0-9a-f]{8}_\S+\n", key.read_text())
+        assert f"http://127.0.0.1:{running.port}/api/v1" in running.said()
+        assert f"http://127.0.0.1:{running.flower_port}" in running.said()
+        assert "orchestrator.drain" in drained_task(running)
+
+        agent = running.spawn()
+
+        assert running.stop(signal.SIGINT) < 10
+        assert running.living() == []
+
+    with stack(own_home) as again:
+        assert again.api("GET", agent).json()["status"] == "idle"
+        assert again.api("POST", f"{agent}/pause").json()["status"] == "paused"
+
+
+def drained_task(running: Stack) -> str:
+    """What Flower tells about the task that applied a new agent's spawn; and that it lets nobody interfere."""
+    agent = running.spawn()
+    project = agent.split("/agents/")[0]
+    task_id = running.api("GET", f"{project}/commands?limit=1").json()["data"][0]["task_id"]
+    flower = f"http://127.0.0.1:{running.flower_port}"
+    answer = eventually(lambda: (found := httpx2.get(f"{flower}/task/{task_id}")).status_code == 200 and found)
+    assert eventually(lambda: "applied" in httpx2.get(f"{flower}/task/{task_id}").text), "no result in Flower"
+    assert httpx2.post(f"{flower}/api/worker/shutdown/worker").status_code in {401, 403, 405}
+    return str(answer.text)
+
+
+def test_what_dies_is_started_again_and_said_so(own_home: Path) -> None:
+    with stack(own_home) as running:
+        agent = running.spawn()
+        for name in (*OURS, "valkey", "postgres"):
+            before = running.pid(name)
+
+            os.kill(before, signal.SIGKILL)
+
+            eventually(lambda name=name, before=before: running.pid(name) != before, 5)
+            assert f"{name:<8} | ended (signal SIGKILL); starting again in" in running.said()
+        eventually(running.is_ready, 20)
+        paused = eventually(lambda: (answer := running.api("POST", f"{agent}/pause")).status_code == 200 and answer)
+        assert paused.json()["status"] == "paused"
+        assert running.stop() < 10
+        assert running.living() == []
+
+
+@pytest.mark.parametrize("watchers_too", [False, True], ids=["the parent", "the parent and the watchers"])
+def test_after_a_kill_the_next_start_recovers(own_home: Path, watchers_too: bool) -> None:
+    with stack(own_home) as killed:
+        agent = killed.spawn()
+        watchers = psutil.Process(killed.process.pid).children()
+
+        killed.process.kill()
+        if watchers_too:
+            for watcher in watchers:
+                watcher.kill()
+
+        with stack(own_home, port=killed.port) as again:
+            assert again.api("POST", f"{agent}/pause").json()["status"] == "paused"
+            again.stop()
+            assert again.living() == []
+
+
+def test_without_its_parent_nothing_lives_on(own_home: Path) -> None:
+    with stack(own_home) as killed:
+        killed.process.kill()
+
+        eventually(lambda: not killed.living(), 15)
+
+
+def test_two_stacks_run_side_by_side_but_not_in_one_home(own_home: Path) -> None:
+    with stack(own_home) as one, stack(own_home.with_name("other")) as two:
+        agent = one.spawn()
+
+        assert two.api("GET", agent).status_code == 404
+        third = Stack.start(own_home)
+        assert third.process.wait(timeout=20) == 1
+        assert (
+            sentence(third)
+            == f"orch up: another `orch up` runs in ORCH_HOME={own_home}; stop it or choose another home"
+        )
+
+
+def test_a_taken_port_is_one_sentence(own_home: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        port = holder.getsockname()[1]
+        refused = Stack.start(own_home, port=port)
+
+        assert refused.process.wait(timeout=20) == 1
+        assert sentence(refused) == f"orch up: port {port} is taken; set ORCH_PORT to a free one"
+        assert refused.living() == []
+
+
+def test_a_home_that_cannot_be_used_is_one_sentence(own_home: Path) -> None:
+    own_home.write_text("not a folder")
+
+    refused = Stack.start(own_home)
+
+    assert refused.process.wait(timeout=20) == 1
+    assert sentence(refused) == f"orch up: cannot use ORCH_HOME={own_home}: File exists; set it to a folder of yours"
+
+
+def sentence(refused: Stack) -> str:
+    """The one line a stack that would not start has printed."""
+    (line,) = refused.said().splitlines()
+    return line
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else; everyone else tests it anyway")
+def test_it_works_for_somebody_who_is_not_root(own_home: Path) -> None:
+    own_home.parent.chmod(0o777)
+    if not can_run(ACCOUNT):
+        pytest.skip(f"the account {ACCOUNT!r} cannot read this installation")
+
+    with stack(own_home, user=ACCOUNT, HOME=str(own_home.parent)) as running:
+        assert running.api("GET", running.spawn()).json()["status"] == "idle"
+        assert {process.username() for process in running.living()} == {ACCOUNT}
+        assert running.stop() < 10
+
+
+def can_run(account: str) -> bool:
+    """Whether this account can reach our interpreter and our code."""
+    try:
+        return not subprocess.run(
+            [*ORCH, "--help"], user=account, cwd=ROOT, check=False, capture_output=True
+        ).returncode
+    except PermissionError:
+        return False
+    return not tried.returncode
