@@ -263,9 +263,7 @@ def test_it_works_for_somebody_who_is_not_root(own_home: Path) -> None:
 def can_run(account: str) -> bool:
     """Whether this account can reach our interpreter and our code."""
     try:
-        return not subprocess.run(
-            [*ORCH, "--help"], user=account, cwd=ROOT, check=False, capture_output=True
-        ).returncode
+        tried = subprocess.run([*ORCH, "--help"], user=account, cwd=ROOT, check=False, capture_output=True)
     except PermissionError:
         return False
     return not tried.returncode
