@@ -22,6 +22,8 @@ class Order(Body):
 class _Bare(Order):
     """An order that needs no body at all."""
 
+    model_config = ConfigDict(openapi_extra={"required": False})  # type: ignore[typeddict-unknown-key]
+
     @model_validator(mode="before")
     @classmethod
     def _nothing_is_fine(cls, value: Any) -> Any:

@@ -33,6 +33,7 @@ def _app() -> OpenAPI:
         info=docs.INFO,
         security_schemes=docs.SECURITY,
         doc_ui=False,
+        validation_error_status=401,  # one that every route documents; the framework's own description would be wrong
         validation_error_model=schemas.Problem,
         validation_error_callback=problems.invalid,
         static_folder=None,

@@ -41,11 +41,20 @@ _PROBLEM = {
 
 
 def install(app: OpenAPI) -> None:
-    """Serve `/openapi.json` and `/docs`."""
+    """Serve `/openapi.json` and `/docs`; to be called when all routes are there."""
+    _add_problems(app)
     app.components_schemas["Problem"] = schemas.Problem.model_json_schema()
     app.register_blueprint(RegisterPlugin.register(doc_url="openapi.json"), url_prefix="/docs-assets")
     app.add_url_rule("/openapi.json", "openapi", lambda: jsonify(app.api_doc))
     app.add_url_rule("/docs", "docs", _page)
+
+
+def _add_problems(app: OpenAPI) -> None:
+    """What any Idempotency-Key, and any body, can be refused for, at every route that takes one."""
+    for path in app.paths.values():
+        for operation in filter(None, (path.post, path.patch, path.delete)):
+            statuses = ("422",) if operation.requestBody is None else ("400", "413", "415", "422")
+            operation.responses |= dict.fromkeys(statuses, operation.responses["401"])
 
 
 def _page() -> str:
