@@ -25,7 +25,7 @@ class Program(click.Group):
             ctx.exit(Exit.INTERRUPTED)
 
 
-@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group("orch", cls=Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="orch")
 @shared
 @click.pass_context

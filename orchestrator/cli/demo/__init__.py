@@ -15,7 +15,7 @@ from orchestrator.cli import render
 from orchestrator.cli.client import Client
 from orchestrator.cli.demo.actor import Actor, Stage
 from orchestrator.cli.demo.audit import mismatches, project_metrics
-from orchestrator.cli.demo.books import Book, metrics
+from orchestrator.cli.demo.books import Book, metrics, written
 from orchestrator.cli.demo.careers import KINDS, cast
 from orchestrator.cli.demo.own import own_stack
 from orchestrator.cli.demo.screen import comparison, say, screen, summary
@@ -148,4 +148,4 @@ def _conclude(session: Session, books: list[Book], counted: dict[str, Any], wron
 
 
 def _plain(figures: dict[str, Any]) -> dict[str, Any]:
-    return figures | {"total_cost_incurred": f"{figures['total_cost_incurred']:f}"}
+    return figures | {"total_cost_incurred": written(figures["total_cost_incurred"])}

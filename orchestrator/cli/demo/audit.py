@@ -8,9 +8,9 @@ from typing import Any
 
 from orchestrator.cli.client import PAGE
 from orchestrator.cli.demo.actor import Stage
-from orchestrator.cli.demo.books import Book, metrics
+from orchestrator.cli.demo.books import Book, metrics, written
 
-SETTLE_SECONDS = 5.0
+SETTLE_SECONDS = 3.0
 """How long usage that was taken may wait to be counted before its absence is a mismatch."""
 
 LEDGER = {"entries": "entries", "tokens_used": "tokens", "cost_incurred": "cost", "tasks_completed": "tasks"}
@@ -53,7 +53,7 @@ def _compare(whose: str, wanted: dict[Any, Any], found: dict[Any, Any]) -> Itera
 
 
 def _say(value: Any) -> str:
-    return "absent" if value is None else str(value)
+    return "absent" if value is None else written(value)
 
 
 def _agents(stage: Stage) -> dict[str, dict[str, Any]]:

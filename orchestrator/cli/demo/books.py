@@ -65,12 +65,18 @@ class Book:
 def metrics(books: Sequence[Book]) -> dict[str, Any]:
     """The project's metrics as the API must show them; the cost as a number."""
     statuses = Counter(book.status for book in books)
+    cost = sum((book.cost for book in books), Decimal(0))
     return {
         "total_instances": len(books),
         "active_instances": statuses["working"],
         "idle_instances": statuses["idle"],
         "total_tasks_completed": sum(book.tasks for book in books),
         "total_tokens_used": sum(book.tokens for book in books),
-        "total_cost_incurred": sum((book.cost for book in books), Decimal(0)),
+        "total_cost_incurred": cost,
         "by_status": {status: statuses[status] for status in STATUSES},
     }
+
+
+def written(value: Any) -> str:
+    """A figure as the API writes it: a decimal without exponent and without zeros at its end."""
+    return f"{value.normalize():f}" if isinstance(value, Decimal) else str(value)

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from orchestrator.cli import render
 from orchestrator.cli.demo.actor import Stage
-from orchestrator.cli.demo.books import STATUSES, Book
+from orchestrator.cli.demo.books import STATUSES, Book, written
 
 LINE_SECONDS = 1.0
 """Between two lines of progress where there is no terminal."""
@@ -48,7 +48,7 @@ def comparison(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
     """The project's metrics: what was sent, what the server has."""
     table = render.heading(("metric", "sent", "counted"))
     for name, sent, counted in zip(_flat(ours), _flat(ours).values(), _flat(theirs).values(), strict=True):
-        table.add_row(name.replace("_", " "), f"{sent}", f"{counted}", style="" if sent == counted else "red")
+        table.add_row(name.replace("_", " "), written(sent), written(counted), style="" if sent == counted else "red")
     render.console().print(table)
 
 
