@@ -1,0 +1,66 @@
+"""`orch` as somebody calls it: in this process, as a process of its own, or on a terminal."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from click.testing import CliRunner, Result
+
+from orchestrator.cli import main
+from tests.stage import ROOT
+
+COMMAND = [sys.executable, "-m", "orchestrator.cli"]
+
+
+@dataclass(frozen=True)
+class Orch:
+    """The command line in an environment: which server, which key, which project."""
+
+    env: dict[str, str]
+
+    def __call__(self, *line: str, **env: str) -> Result:
+        """One call in this process; standard output is no terminal."""
+        return CliRunner(catch_exceptions=False).invoke(main, line, env=self.env | env)
+
+    def json(self, *line: str) -> Any:
+        """What a call that succeeds prints, as JSON."""
+        result = self(*line)
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout)
+
+    def table(self, *line: str) -> str:
+        """What a call that succeeds prints as a table."""
+        result = self(*line, "-o", "table")
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    def start(self, *line: str, **env: str | None) -> "subprocess.Popen[str]":
+        """One call as a process; what is None is not in its environment."""
+        given = {name: value for name, value in {**os.environ, **self.env, **env}.items() if value is not None}
+        pipe = subprocess.PIPE
+        return subprocess.Popen([*COMMAND, *line], cwd=ROOT, env=given, stdout=pipe, stderr=pipe, text=True)
+
+    def run(self, *line: str, **env: str | None) -> "subprocess.CompletedProcess[str]":
+        """One call as a process, to its end."""
+        with self.start(*line, **env) as process:
+            out, err = process.communicate(timeout=60)
+        return subprocess.CompletedProcess(line, process.returncode, out, err)
+
+    def on_terminal(self, *line: str) -> tuple[int, str]:
+        """The exit code of one call as a process on a terminal, and what stands there afterwards."""
+        ours, theirs = pty.openpty()
+        given = os.environ | self.env | {"TERM": "xterm", "COLUMNS": "160", "LINES": "50"}
+        with subprocess.Popen([*COMMAND, *line], cwd=ROOT, env=given, stdout=theirs, stderr=theirs) as process:
+            os.close(theirs)
+            shown = b""
+            try:
+                while read := os.read(ours, 65536):
+                    shown += read
+            except OSError:  # how Linux says that the other side has closed
+                pass
+        os.close(ours)
+        return process.returncode, shown.decode()
