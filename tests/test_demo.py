@@ -1,0 +1,152 @@
+"""The demo: books that agree, books that do not and are found out, and nothing left behind."""
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.cli.demo.careers import CAREERS, KINDS, cast
+from tests.shell import Orch
+from tests.stage import Api, Web, eventually, sql
+
+pytestmark = pytest.mark.usefixtures("worker")
+
+STEPS = {"work", "wait", "rest", "pause", "resume", "terminate", "report", "pause!", "resume!"}
+
+
+@pytest.fixture(scope="module")
+def server(home: Path) -> Iterator[str]:
+    """The address of the application in a process of its own."""
+    with Web.start(home / "web-demo.log") as web:
+        yield str(web.http.base_url.copy_with(path="")).rstrip("/")
+
+
+@pytest.fixture
+def orch(server: str, template: tuple[str, str]) -> Orch:
+    """The command line of an administrator."""
+    return Orch({"ORCH_URL": server, "ORCH_API_KEY": template[1]})
+
+
+@contextmanager
+def playing(orch: Orch, *line: str) -> Iterator[tuple["subprocess.Popen[str]", str, str]]:
+    """A demo that has begun: its process, its project, and the first of its agents."""
+    with orch.start("demo", *line) as process:
+        assert process.stderr is not None
+        announced = re.search(r"project (demo-\w+)", process.stderr.readline())
+        assert announced
+        project = str(sql("SELECT id FROM projects WHERE slug = :slug", slug=announced[1])[0].id)
+        born = "SELECT id FROM agents WHERE project_id = :p AND status IS NOT NULL LIMIT 1"
+        yield process, project, str(eventually(lambda: sql(born, p=project))[0].id)
+
+
+def test_the_same_seed_makes_the_same_play() -> None:
+    def told(seed: int) -> list[Any]:
+        return [(role.name, role.kind, role.steps, role.task(), role.entries(0)) for role in cast(seed)]
+
+    assert told(1) == told(1)
+    assert told(1) != told(2)
+
+
+def test_every_type_of_agent_takes_every_kind_of_step() -> None:
+    roles = cast(1)
+
+    assert len(roles) == len({role.name for role in roles}) == len(CAREERS) * len(KINDS) == 24
+    for kind in KINDS:
+        assert {step for role in roles if role.kind == kind for step in role.steps} == STEPS
+
+
+def test_the_books_of_a_demo_agree_and_two_at_once_do_not_disturb_each_other(orch: Orch) -> None:
+    with orch.start("demo", "--seed", "3", "-o", "json") as first:
+        second = orch.run("demo", "--seed", "3")
+        out, err = first.communicate(timeout=60)
+
+    assert (first.returncode, second.returncode) == (0, 0), (err, second.stderr)
+    result = json.loads(out)
+    sent = result["sent"]
+    assert result["mismatches"] == []
+    assert result["counted"] == sent
+    assert sent["by_status"] == {"idle": 6, "working": 6, "waiting": 3, "paused": 3, "terminated": 6}
+    assert Decimal(sent["total_cost_incurred"]) > 0
+    assert sent["total_cost_incurred"] in second.stdout
+    assert "every invariant holds" in second.stdout
+    assert "agree to the last digit" in second.stderr
+
+
+def test_a_demo_on_a_terminal_shows_its_agents_live(orch: Orch) -> None:
+    code, shown = orch.on_terminal("demo")
+
+    assert code == 0
+    assert "researcher-1" in shown
+    assert "total tokens used" in shown
+    assert "agree to the last digit" in shown
+
+
+def test_what_the_demo_did_not_send_is_found_out(orch: Orch, admin: Api) -> None:
+    with playing(orch) as (process, project, agent):
+        entry = {"report_id": "foreign", "output_tokens": 1, "cost": "0.0000000001"}
+        admin.post(f"projects/{project}/agents/{agent}/usage", {"entries": [entry]})
+        kind = admin.get(f"projects/{project}/agents/{agent}").json["agent_type_id"]  # type: ignore[index]
+        body = {"agent_type_id": kind, "name": "stowaway"}
+        stowaway = admin.post(f"projects/{project}/agents", body).json["agent_id"]  # type: ignore[index]
+        _, err = process.communicate(timeout=60)
+
+    assert process.returncode == 1
+    assert "the project: total_tokens_used should be" in err
+    assert "the project: total_cost_incurred should be" in err
+    assert "in the ledger: entries should be" in err
+    assert f"agent {stowaway} is in the project, and nobody spawned it" in err
+    assert "the books disagree" in err
+    assert "invariant" not in err
+
+
+def test_what_was_changed_behind_its_back_is_found_out(orch: Orch) -> None:
+    change = "UPDATE agents SET cost_incurred = cost_incurred + :more, version = version + :one WHERE id = :id"
+    with playing(orch, "-o", "json") as (process, project, _):
+        ended = "SELECT id FROM agents WHERE project_id = :p AND status = 'terminated'"
+        agent = str(eventually(lambda: sql(ended, p=project), seconds=30)[0].id)
+        sql(change, more=Decimal("0.0000000001"), one=1, id=agent)
+        try:
+            out, _ = process.communicate(timeout=60)
+        finally:
+            sql(change, more=Decimal("-0.0000000001"), one=-1, id=agent)
+
+    found = " ".join(json.loads(out)["mismatches"])
+    assert process.returncode == 1
+    assert "cost_incurred should be" in found
+    assert "version should be" in found
+    assert "invariant I3" in found
+    assert "invariant I8a" in found
+
+
+def test_the_demo_obeys_limits(orch: Orch, home: Path) -> None:
+    limits = json.dumps({"*": "off", "spawn": "8/second", "usage": "20/second", "update": "15/second"})
+
+    with Web.start(home / "web-demo-limits.log", ORCH_LIMITS=limits) as web:
+        result = orch.run("demo", ORCH_URL=str(web.http.base_url.copy_with(path="")))
+
+    assert result.returncode == 0, result.stderr
+    assert "waiting: " in result.stderr
+
+
+def test_the_demo_is_a_superusers_business(orch: Orch, admin: Api) -> None:
+    key = str(admin.user().key)
+
+    result = orch.run("demo", ORCH_API_KEY=key)
+
+    assert result.returncode == 4
+    assert json.loads(orch("project", "ls", ORCH_API_KEY=key).stdout) == []
+
+
+def test_a_demo_that_is_stopped_ends_at_once(orch: Orch) -> None:
+    with playing(orch) as (process, _, _):
+        process.terminate()
+        _, err = process.communicate(timeout=10)
+
+    assert process.returncode == 143
+    assert "Traceback" not in err
