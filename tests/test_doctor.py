@@ -1,0 +1,149 @@
+"""`orch doctor`: all well on a stack that works, and what to do about each thing that does not."""
+
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from tests.shell import Orch
+from tests.stage import Web, eventually, sql
+
+pytestmark = pytest.mark.usefixtures("worker")
+
+CHECKS = [
+    *("Python", "settings", "home", "port", "PostgreSQL", "migration", "clock"),
+    *("Redis", "Redis memory", "Redis disk", "server", "worker", "key"),
+]
+
+
+def address(web: Web) -> str:
+    """The server's address."""
+    return str(web.http.base_url.copy_with(path="")).rstrip("/")
+
+
+@pytest.fixture(scope="module")
+def server(home: Path) -> Iterator[str]:
+    """The address of the application in a process of its own, which has heard a worker."""
+    with Web.start(home / "web-doctor.log") as web:
+        eventually(lambda: web.http.get(f"{address(web)}/readyz").is_success)
+        yield address(web)
+
+
+@pytest.fixture
+def orch(server: str, template: tuple[str, str]) -> Orch:
+    """The command line where the server is, and should be."""
+    port = server.rpartition(":")[2]
+    return Orch({"ORCH_URL": server, "ORCH_API_KEY": template[1], "ORCH_PORT": port, "ORCH_FLOWER_PORT": "0"})
+
+
+def findings(orch: Orch, **env: str | None) -> tuple[int, dict[str, dict[str, str]]]:
+    """The exit code, and each finding by what it is about."""
+    result = orch.run("doctor", **env)
+    assert result.returncode in (0, 1), result.stderr
+    return result.returncode, {finding["what"]: finding for finding in json.loads(result.stdout)}
+
+
+def _hang_up(listener: socket.socket) -> None:
+    """Take connections and end them, until the listener is shut."""
+    try:
+        while True:
+            listener.accept()[0].close()
+    except OSError:
+        pass
+
+
+def test_a_stack_that_works_passes_every_check(orch: Orch) -> None:
+    code, found = findings(orch)
+
+    assert code == 0, found
+    assert list(found) == CHECKS
+    assert {found[what]["state"] for what in CHECKS if not what.startswith("Redis")} == {"ok"}
+    assert found["Redis"]["state"] == found["Redis memory"]["state"] == "ok"
+    assert "is ours" in found["port"]["says"]
+    assert "superuser" in found["key"]["says"]
+
+
+def test_on_a_terminal_each_finding_is_a_line_with_what_to_do_below(orch: Orch) -> None:
+    code, shown = orch.on_terminal("doctor", "--url", "http://127.0.0.1:1")
+
+    lines = shown.splitlines()
+    assert code == 1
+    assert any("ok" in line and "migration" in line for line in lines)
+    assert any("fail" in line and "server" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "what", "advice"),
+    [
+        ("ORCH_LIMITS", "many", "settings", "Correct the environment"),
+        ("ORCH_PORT", "99999", "settings", "Correct the environment"),
+        ("ORCH_HOME", "/proc/nowhere", "home", "Set ORCH_HOME"),
+        ("ORCH_DATABASE_URL", "postgresql+psycopg://postgres@127.0.0.1:1/x", "PostgreSQL", "ORCH_DATABASE_URL"),
+        ("ORCH_REDIS_URL", "redis://127.0.0.1:1/0", "Redis", "ORCH_REDIS_URL"),
+        ("ORCH_URL", "http://127.0.0.1:1", "server", ""),
+        ("ORCH_API_KEY", "wrong", "key", ""),
+    ],
+)
+def test_what_is_wrong_is_a_failure_that_says_what_to_do(
+    orch: Orch, setting: str, value: str, what: str, advice: str
+) -> None:
+    code, found = findings(orch, **{setting: value})
+
+    assert code == 1
+    assert found[what]["state"] == "fail"
+    assert advice in found[what]["advice"]
+    assert all(finding["state"] != "fail" for name, finding in found.items() if name not in (what, "key"))
+
+
+def test_a_port_that_another_program_has_is_a_failure_and_a_free_one_is_not(orch: Orch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        Thread(target=_hang_up, args=(other,), daemon=True).start()
+        taken, found = findings(orch, ORCH_PORT=port)
+        other.shutdown(socket.SHUT_RDWR)
+    free, later = findings(orch, ORCH_PORT=port)
+
+    assert (taken, found["port"]["state"], free, later["port"]["state"]) == (1, "fail", 0, "ok")
+    assert "ORCH_PORT" in found["port"]["advice"]
+    assert later["port"]["says"] == f"{port} is free"
+
+
+def test_a_database_at_another_revision_is_a_failure(orch: Orch, alone: str) -> None:
+    sql("UPDATE alembic_version SET version_num = 'older'")
+
+    code, found = findings(orch, ORCH_DATABASE_URL=alone)
+
+    assert code == 1
+    assert found["migration"]["state"] == "fail"
+    assert "older" in found["migration"]["says"]
+    assert "bootstrap" in found["migration"]["advice"]
+
+
+def test_a_server_that_has_heard_no_worker_is_a_failure_of_the_worker(orch: Orch, home: Path) -> None:
+    with Web.start(home / "web-doctor-deaf.log", ORCH_REDIS_URL="redis://127.0.0.1:1/0") as web:
+        code, found = findings(orch, ORCH_URL=address(web))
+
+    assert code == 1
+    assert (found["server"]["state"], found["worker"]["state"]) == ("ok", "fail")
+
+
+def test_a_misspelt_setting_and_a_readable_key_are_warnings(orch: Orch, tmp_path: Path) -> None:
+    (tmp_path / "admin.key").write_text(orch.env["ORCH_API_KEY"])
+    (tmp_path / "admin.key").chmod(0o644)
+
+    code, found = findings(orch, ORCH_HOME=str(tmp_path), ORCH_LIMIT="off")
+
+    assert code == 0
+    assert (found["settings"]["state"], found["home"]["state"]) == ("warn", "warn")
+    assert "ORCH_LIMIT " in found["settings"]["says"]
+    assert "chmod 600" in found["home"]["advice"]
+
+
+def test_servers_that_were_never_made_are_no_failure(orch: Orch, tmp_path: Path) -> None:
+    code, found = findings(orch, ORCH_HOME=str(tmp_path), ORCH_DATABASE_URL=None, ORCH_REDIS_URL=None)
+
+    assert code == 0
+    assert found["PostgreSQL"]["says"] == found["Redis"]["says"] == "embedded, not made yet"
