@@ -9,9 +9,10 @@ from uuid import uuid4
 import pytest
 from flask_openapi3 import OpenAPI
 
-from orchestrator.fields import MEMORY_BYTES
 from tests.stage import drain, fields, is_problem, sql
 from tests.surface import EXAMPLES, WITH_BODY, Scene, routes
+
+MEMORY_BYTES = 16 * 1024
 
 
 def memory(size: int, filling: str = "x") -> dict[str, str]:
