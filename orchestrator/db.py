@@ -67,8 +67,9 @@ def begin(guard: Guard = Guard.DOOR) -> Iterator[Connection]:
 
 
 @contextmanager
-def look(guard: Guard = Guard.DOOR) -> Iterator[Connection]:
-    """For reads that need no common snapshot: each statement stands alone, without the cost of BEGIN and COMMIT.
+def autocommit(guard: Guard = Guard.DOOR) -> Iterator[Connection]:
+    """Each statement its own transaction, without the two round trips of BEGIN and COMMIT: for reads that need no
+    common snapshot, and for a write that is one statement.
 
     Raises Unavailable as `begin` does.
     """

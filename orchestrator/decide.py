@@ -8,7 +8,7 @@ from uuid import UUID
 
 from orchestrator.errors import NotFound, PreconditionFailed, Problem
 from orchestrator.lifecycle import Status, Verb, edge, move, refuse_update
-from orchestrator.models import State
+from orchestrator.states import State
 
 
 @dataclass(frozen=True, slots=True)

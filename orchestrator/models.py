@@ -1,20 +1,15 @@
 """The tables. What SQL can say about their truth, SQL says: CHECKs, unique keys, partial indexes."""
 
-from collections.abc import Iterable
-from enum import StrEnum
-
 from sqlalchemy import (
     BigInteger,
     Boolean,
     CheckConstraint,
     Column,
-    DateTime,
     Double,
     ForeignKey,
     Identity,
     Index,
     LargeBinary,
-    MetaData,
     Numeric,
     SmallInteger,
     Table,
@@ -24,75 +19,10 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.types import UserDefinedType
 
+from orchestrator.columns import MONEY, Xid8, created, metadata, one_of, time
 from orchestrator.lifecycle import COMMANDS, Status, Verb
-
-
-class State(StrEnum):
-    """What has become of a command; all but queued are closed."""
-
-    QUEUED = "queued"
-    APPLIED = "applied"
-    REJECTED = "rejected"
-    CANCELLED = "cancelled"
-    DEAD = "dead"
-
-
-class ProjectStatus(StrEnum):
-    """An archived project takes no spawns; everything else goes on."""
-
-    ACTIVE = "active"
-    ARCHIVED = "archived"
-
-
-class IssueStatus(StrEnum):
-    """Where a work item stands."""
-
-    OPEN = "open"
-    IN_PROGRESS = "in_progress"
-    IN_REVIEW = "in_review"
-    BLOCKED = "blocked"
-    CLOSED = "closed"
-
-
-class Xid8(UserDefinedType[int]):
-    """PostgreSQL's 64-bit transaction id: the order in which the feed can be read without a gap."""
-
-    cache_ok = True
-
-    def get_col_spec(self, **kw: object) -> str:
-        """The type's name in DDL."""
-        del kw
-        return "xid8"
-
-
-def one_of(column: str, values: Iterable[str], name: str) -> CheckConstraint:
-    """A CHECK that a text column holds one of an enum's values."""
-    listed = ", ".join(f"'{value}'" for value in values)
-    return CheckConstraint(f"{column} IN ({listed})", name=name)
-
-
-def _time(name: str, **options: object) -> Column[object]:
-    return Column(name, DateTime(timezone=True), **options)  # type: ignore[arg-type]
-
-
-def _created() -> Column[object]:
-    return _time("created_at", nullable=False, server_default=func.now())
-
-
-MONEY = Numeric(30, 10)
-"""Sums in USD. One entry is NUMERIC(20, 10): ten decimals, ten digits before the point."""
-
-metadata = MetaData(
-    naming_convention={
-        "pk": "pk_%(table_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_name)s",
-        "ck": "ck_%(table_name)s_%(constraint_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_name)s",
-        "ix": "ix_%(table_name)s_%(column_0_name)s",
-    }
-)
+from orchestrator.states import IssueStatus, ProjectStatus, State
 
 users = Table(
     "users",
@@ -101,7 +31,7 @@ users = Table(
     Column("email", Text, nullable=False, unique=True),
     Column("is_superuser", Boolean, nullable=False, server_default=text("false")),
     Column("is_active", Boolean, nullable=False, server_default=text("true")),
-    _created(),
+    created(),
     CheckConstraint("email = lower(email)", name="email_lower"),
 )
 
@@ -113,10 +43,10 @@ api_keys = Table(
     Column("name", Text, nullable=False),
     Column("prefix", Text, nullable=False),
     Column("hash", LargeBinary, nullable=False, unique=True),
-    _time("expires_at"),
-    _time("revoked_at"),
-    _time("last_used_at"),
-    _created(),
+    time("expires_at"),
+    time("revoked_at"),
+    time("last_used_at"),
+    created(),
 )
 
 projects = Table(
@@ -127,7 +57,7 @@ projects = Table(
     Column("name", Text, nullable=False),
     Column("owner_id", Uuid, ForeignKey("users.id"), nullable=False, index=True),
     Column("status", Text, nullable=False, server_default=ProjectStatus.ACTIVE.value),
-    _created(),
+    created(),
     one_of("status", ProjectStatus, "status"),
 )
 
@@ -138,7 +68,7 @@ agent_types = Table(
     Column("slug", Text, nullable=False, unique=True),
     Column("name", Text, nullable=False),
     Column("is_active", Boolean, nullable=False, server_default=text("true")),
-    _created(),
+    created(),
 )
 
 agents = Table(
@@ -154,13 +84,13 @@ agents = Table(
     Column("short_term_memory", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
     Column("long_term_memory_ref", Text),
     Column("session_id", Text),
-    _time("last_activity_at"),
-    _time("terminated_at"),
+    time("last_activity_at"),
+    time("terminated_at"),
     Column("tasks_completed", BigInteger, nullable=False, server_default="0"),
     Column("tokens_used", Numeric(30, 0), nullable=False, server_default="0"),
     Column("cost_incurred", MONEY, nullable=False, server_default="0"),
-    _created(),
-    _time("updated_at", nullable=False, server_default=func.now()),
+    created(),
+    time("updated_at", nullable=False, server_default=func.now()),
     one_of("status", Status, "status"),
     CheckConstraint("(status IS NULL) = (version = 0)", name="born"),
     CheckConstraint("(status IS NOT DISTINCT FROM 'terminated') = (terminated_at IS NOT NULL)", name="terminated"),
@@ -181,7 +111,7 @@ requests = Table(
     Column("batch_id", Uuid),
     Column("subject_id", Uuid),
     Column("answer", JSONB),
-    _created(),
+    created(),
     Index("ix_requests_created_at", "created_at", postgresql_using="brin"),
     CheckConstraint("num_nonnulls(command_id, batch_id, subject_id, answer) = 1", name="one_outcome"),
 )
@@ -209,8 +139,8 @@ commands = Table(
     Column("error", JSONB),
     Column("version", BigInteger),
     Column("task_id", Text),
-    _created(),
-    _time("closed_at"),
+    created(),
+    time("closed_at"),
     one_of("state", State, "state"),
     one_of("verb", COMMANDS, "verb"),
     CheckConstraint("(state = 'queued') = (closed_at IS NULL)", name="closed"),
@@ -233,7 +163,7 @@ batches = Table(
     Column("filter", JSONB),
     Column("reason", Text),
     Column("total", BigInteger, nullable=False),
-    _created(),
+    created(),
 )
 
 events = Table(
@@ -250,7 +180,7 @@ events = Table(
     Column("actor_type", Text, nullable=False),
     Column("actor_id", Uuid),
     Column("reason", Text),
-    _time("at", nullable=False),
+    time("at", nullable=False),
     Column("xid", Xid8, nullable=False, server_default=text("pg_current_xact_id()")),
     one_of("verb", tuple(Verb), "verb"),
     one_of("before", Status, "before"),
@@ -265,7 +195,7 @@ usage_entries = Table(
     Column("report_id", Text, primary_key=True),
     Column("project_id", Uuid, nullable=False),
     Column("fingerprint", LargeBinary, nullable=False),
-    _time("occurred_at", nullable=False),
+    time("occurred_at", nullable=False),
     Column("provider", Text),
     Column("model", Text),
     Column("input_tokens", BigInteger, nullable=False),
@@ -277,7 +207,7 @@ usage_entries = Table(
     Column("tasks_completed", BigInteger, nullable=False),
     Column("note", Text),
     Column("folded", Boolean, nullable=False, server_default=text("false")),
-    _created(),
+    created(),
     CheckConstraint("(cost IS NULL) = (cost_source IS NULL)", name="cost_source"),
     CheckConstraint(
         "input_tokens >= 0 AND output_tokens >= 0 AND cache_read_tokens >= 0 AND cache_write_tokens >= 0"
@@ -309,7 +239,7 @@ issues = Table(
     Column("body", Text),
     Column("status", Text, nullable=False, server_default=IssueStatus.OPEN.value),
     Column("assigned_agent_id", Uuid, ForeignKey("agents.id"), index=True),
-    _created(),
+    created(),
     one_of("status", IssueStatus, "status"),
     Index("ix_issues_page", "project_id", "created_at", "id"),
 )

@@ -13,7 +13,7 @@ from uuid import uuid4
 import pytest
 from flask_openapi3 import OpenAPI
 
-from orchestrator import limits, queries
+from orchestrator import fleet, limits
 from orchestrator.db import Guard, begin
 from orchestrator.errors import Problem
 from orchestrator.settings import settings
@@ -49,7 +49,7 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> None:
         raise RuntimeError("SELECT secret FROM vault; host=db.internal")
 
-    monkeypatch.setattr(queries, "metrics", fail)
+    monkeypatch.setattr(fleet, "metrics", fail)
 
 
 @pytest.fixture

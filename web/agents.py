@@ -8,13 +8,13 @@ from flask_openapi3 import APIBlueprint, Tag
 from pydantic import StringConstraints, TypeAdapter, ValidationError
 from sqlalchemy import Row
 
-from orchestrator import accept, access, queries
-from orchestrator.db import begin, look
+from orchestrator import accept, access, fleet
+from orchestrator.db import autocommit, begin
 from orchestrator.errors import Invalid, Violation
 from orchestrator.fields import Reason
 from orchestrator.lifecycle import Status
 from orchestrator.orders import Order, Pause, Resume, Spawn, Terminate, Update
-from web import answers, gate, headers, schemas
+from web import answers, gate, headers, params, schemas
 from web.docs import OPERATION_ID, responses
 
 bp = APIBlueprint(
@@ -29,7 +29,7 @@ _REASON = TypeAdapter(Annotated[Reason, StringConstraints(pattern=r"^[^\x00]*$")
 
 
 @bp.post("", responses=responses({201: schemas.Agent, 202: schemas.Command}, 404, 409, 422))
-def spawn_agent(path: schemas.ProjectPath, body: Spawn) -> Response:
+def spawn_agent(path: params.ProjectPath, body: Spawn) -> Response:
     """Bring an agent to life."""
     once = headers.once(body.model_dump(mode="json"))
     with begin() as db:
@@ -38,56 +38,56 @@ def spawn_agent(path: schemas.ProjectPath, body: Spawn) -> Response:
 
 
 @bp.get("", responses=responses({200: schemas.AgentPage}, 404, 422))
-def list_project_agents(path: schemas.ProjectPath, query: schemas.AgentQuery) -> Response:
+def list_project_agents(path: params.ProjectPath, query: params.AgentQuery) -> Response:
     """The project's agents, newest first."""
     if query.cursor is not None and "page" in query.model_fields_set:
         raise Invalid(Violation("give either page or cursor", "cursor"))
-    wanted = queries.Filter(query.status, query.type, query.q)
-    with look() as db:
+    wanted = fleet.Filter(query.status, query.type, query.q)
+    with autocommit() as db:
         access.enter(db, g.caller, path.project_id)
         if query.cursor is None:
-            page = queries.page(db, path.project_id, wanted, query.page, query.limit)
+            page = fleet.page(db, path.project_id, wanted, query.page, query.limit)
         else:
-            page = queries.page_after(db, path.project_id, wanted, query.cursor, query.limit)
+            page = fleet.page_after(db, path.project_id, wanted, query.cursor, query.limit)
     return answers.reply(_page_shape(page))
 
 
 @bp.get("/metrics", responses=responses({200: schemas.Metrics}, 404))
-def get_project_agent_metrics(path: schemas.ProjectPath) -> Response:
+def get_project_agent_metrics(path: params.ProjectPath) -> Response:
     """Sums over all agents of the project, the terminated ones too."""
-    with look() as db:
+    with autocommit() as db:
         access.enter(db, g.caller, path.project_id)
-        row = queries.metrics(db, path.project_id)
+        row = fleet.metrics(db, path.project_id)
     return answers.reply(_metrics(row, {status: getattr(row, status) for status in Status}))
 
 
 @bp.get("/<agent_id>", responses=responses({200: schemas.Agent}, 404))
-def get_agent(path: schemas.AgentPath) -> Response:
+def get_agent(path: params.AgentPath) -> Response:
     """One agent."""
-    with look() as db:
-        return _show(queries.agent(db, g.caller, path.project_id, path.agent_id))
+    with autocommit() as db:
+        return _show(fleet.agent(db, g.caller, path.project_id, path.agent_id))
 
 
 @bp.patch("/<agent_id>", responses=responses({200: schemas.Agent, 202: schemas.Command}, 404, 409, 412, 422))
-def update_agent(path: schemas.AgentPath, body: Update) -> Response:
+def update_agent(path: params.AgentPath, body: Update) -> Response:
     """Change an agent's fields, its status among them."""
     return answers.conclude(_accept(path, body), _show)
 
 
 @bp.post("/<agent_id>/pause", responses=responses({200: schemas.Agent, 202: schemas.Command}, 404, 409, 412, 422))
-def pause_agent(path: schemas.AgentPath, body: Pause) -> Response:
+def pause_agent(path: params.AgentPath, body: Pause) -> Response:
     """Stop an agent until it is resumed."""
     return answers.conclude(_accept(path, body), _show)
 
 
 @bp.post("/<agent_id>/resume", responses=responses({200: schemas.Agent, 202: schemas.Command}, 404, 409, 412, 422))
-def resume_agent(path: schemas.AgentPath, body: Resume) -> Response:
+def resume_agent(path: params.AgentPath, body: Resume) -> Response:
     """Let a paused agent go on."""
     return answers.conclude(_accept(path, body), _show)
 
 
 @bp.delete("/<agent_id>", responses=responses({200: schemas.Terminated, 202: schemas.Command}, 404, 409, 412, 422))
-def terminate_agent(path: schemas.AgentPath, body: Terminate) -> Response:
+def terminate_agent(path: params.AgentPath, body: Terminate) -> Response:
     """End an agent for good."""
     reason = request.headers.get("X-Reason")
     if reason is not None and body.reason is None:
@@ -96,17 +96,17 @@ def terminate_agent(path: schemas.AgentPath, body: Terminate) -> Response:
 
 
 @bp.get("/<agent_id>/metrics", responses=responses({200: schemas.Metrics}, 404))
-def get_agent_metrics(path: schemas.AgentPath) -> Response:
+def get_agent_metrics(path: params.AgentPath) -> Response:
     """The same sums for one agent."""
-    with look() as db:
-        row = queries.agent(db, g.caller, path.project_id, path.agent_id)
+    with autocommit() as db:
+        row = fleet.agent(db, g.caller, path.project_id, path.agent_id)
     return answers.reply(_metrics(row, {status: int(row.status == status) for status in Status}))
 
 
-def _accept(path: schemas.AgentPath, order: Order) -> accept.Accepted:
+def _accept(path: params.AgentPath, order: Order) -> accept.Accepted:
     once = headers.once(order.model_dump(mode="json", exclude_unset=True))
     precondition = headers.precondition()
-    with look() as db:  # one statement, and its own commit
+    with autocommit() as db:  # one statement, and its own commit
         return accept.accept(db, g.caller, path.project_id, path.agent_id, order, once=once, precondition=precondition)
 
 
@@ -145,7 +145,7 @@ def _metrics(row: Row[Any], by_status: dict[Status, int]) -> schemas.Metrics:
     )
 
 
-def _page_shape(page: queries.Page) -> schemas.AgentPage:
+def _page_shape(page: fleet.Page) -> schemas.AgentPage:
     by_number = {
         "total": page.total,
         "total_is_at_least": page.total_is_at_least,

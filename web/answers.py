@@ -9,9 +9,9 @@ from sqlalchemy import Row
 
 from orchestrator import logs, queries
 from orchestrator.accept import Accepted
-from orchestrator.db import look
+from orchestrator.db import autocommit
 from orchestrator.errors import Conflict, NotFound, Problem, recall
-from orchestrator.models import State
+from orchestrator.states import State
 from web import gate, headers, schemas
 from web.waiters import waiters
 from workers import bell
@@ -88,7 +88,7 @@ def page(shape: type[BaseModel], rows: Iterable[Any], next_cursor: str | None) -
 
 
 def _outcome(command: Row[Any]) -> Outcome:
-    with look() as db:
+    with autocommit() as db:
         return Outcome(*queries.outcome(db, g.caller, command))
 
 

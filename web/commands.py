@@ -4,8 +4,8 @@ from flask import Response, g
 from flask_openapi3 import APIBlueprint, Tag
 
 from orchestrator import accept, access, queries
-from orchestrator.db import begin, look
-from web import answers, gate, headers, schemas
+from orchestrator.db import autocommit, begin
+from web import answers, gate, headers, params, schemas
 from web.docs import OPERATION_ID, responses
 
 bp = APIBlueprint(
@@ -18,28 +18,28 @@ bp = APIBlueprint(
 
 
 @bp.get("", responses=responses({200: schemas.CommandPage}, 404, 422))
-def list_commands(path: schemas.ProjectPath, query: schemas.CommandQuery) -> Response:
+def list_commands(path: params.ProjectPath, query: params.CommandQuery) -> Response:
     """The project's commands, newest first."""
     wanted = query.model_dump(mode="json", include={"state", "verb"}, exclude_none=True)
     if query.agent_id is not None:
         wanted["agent_id"] = query.agent_id
-    with look() as db:
+    with autocommit() as db:
         access.enter(db, g.caller, path.project_id)
         rows, cursor = queries.commands(db, path.project_id, wanted, query.cursor, query.limit)
     return answers.page(schemas.CommandPage, map(answers.command_shape, rows), cursor)
 
 
 @bp.get("/<command_id>", responses=responses({200: schemas.Command}, 404))
-def get_command(path: schemas.CommandPath) -> Response:
+def get_command(path: params.CommandPath) -> Response:
     """One command; with `Prefer: wait=N` the answer is held until it is closed."""
-    with look() as db:
+    with autocommit() as db:
         command = access.command(db, g.caller, path.project_id, path.command_id)
     closed = answers.await_closed(command, headers.preferred_wait() or 0)
     return answers.mark_wait(answers.reply(answers.command_shape(closed.command if closed else command)))
 
 
 @bp.post("/<command_id>/cancel", responses=responses({200: schemas.Command}, 404, 409))
-def cancel_command(path: schemas.CommandPath) -> Response:
+def cancel_command(path: params.CommandPath) -> Response:
     """Take a command back, as long as it is queued."""
     once = headers.once({})
     with begin() as db:

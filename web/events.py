@@ -6,9 +6,9 @@ from flask import Response, g
 from flask_openapi3 import APIBlueprint, Tag
 from sqlalchemy import Row
 
-from orchestrator import access, queries
-from orchestrator.db import look
-from web import answers, gate, schemas
+from orchestrator import access, fleet, queries
+from orchestrator.db import autocommit
+from web import answers, gate, params, schemas
 from web.docs import OPERATION_ID, responses
 
 bp = APIBlueprint(
@@ -21,18 +21,18 @@ bp = APIBlueprint(
 
 
 @bp.get("/agents/<agent_id>/events", responses=responses({200: schemas.EventPage}, 404, 422))
-def list_agent_events(path: schemas.AgentPath, query: schemas.AgentEventQuery) -> Response:
+def list_agent_events(path: params.AgentPath, query: params.AgentEventQuery) -> Response:
     """The agent's history, oldest first; go on with `after_version` = the last event's version."""
-    with look() as db:
-        queries.agent(db, g.caller, path.project_id, path.agent_id)
+    with autocommit() as db:
+        fleet.agent(db, g.caller, path.project_id, path.agent_id)
         rows, more = queries.agent_events(db, path.agent_id, query.after_version, query.limit)
     return answers.page(schemas.EventPage, map(_event, rows), str(rows[-1].version) if more else None)
 
 
 @bp.get("/events", responses=responses({200: schemas.EventPage}, 404, 422))
-def list_project_events(path: schemas.ProjectPath, query: schemas.EventQuery) -> Response:
+def list_project_events(path: params.ProjectPath, query: params.EventQuery) -> Response:
     """The project's events, oldest first; go on with `after` = the last event's cursor."""
-    with look() as db:
+    with autocommit() as db:
         access.enter(db, g.caller, path.project_id)
         rows, more = queries.feed(db, path.project_id, query.after, query.limit)
     return answers.page(schemas.EventPage, map(_event, rows), queries.feed_cursor(rows[-1]) if more else None)

@@ -1,12 +1,13 @@
 """What every request passes before its view: an id, a caller, a limit, a superuser's right. In that order."""
 
 import re
+from http import HTTPStatus
 from uuid import uuid4
 
 import structlog
 from flask import Flask, Response, g, request
 
-from orchestrator import access, limits
+from orchestrator import access, limits, logs
 from orchestrator.db import begin
 from orchestrator.errors import Problem, RateLimited, Unauthenticated
 from orchestrator.keys import Caller, KeyRing
@@ -76,6 +77,8 @@ _BEARER = re.compile(r"Bearer +([\x21-\x7e]{1,200})", re.IGNORECASE)
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,100}")
 
 ring = KeyRing()
+
+log = logs.logger("web")
 
 
 def install(app: Flask) -> None:
@@ -155,5 +158,7 @@ def _sign(response: Response) -> Response:
         limit = spent.limit
         response.headers["RateLimit-Policy"] = f'"{limit.action}";q={limit.quota};w={limit.window}'
         response.headers["RateLimit"] = f'"{limit.action}";r={spent.remaining};t={spent.reset}'
+    if request.method in ("GET", "HEAD") and "caller" in g and response.status_code < HTTPStatus.BAD_REQUEST:
+        log.debug("read", endpoint=request.endpoint, status=response.status_code)
     structlog.contextvars.clear_contextvars()
     return response

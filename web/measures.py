@@ -16,7 +16,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from orchestrator import queries
-from orchestrator.db import look
+from orchestrator.db import autocommit
 from orchestrator.errors import Unavailable
 
 SECONDS = Histogram(
@@ -34,7 +34,7 @@ class Queue(Collector):
     def collect(self) -> list[GaugeMetricFamily]:
         """The gauges; none while the database is away."""
         try:
-            with look() as db:
+            with autocommit() as db:
                 queue, latency = queries.queue(db), queries.latency(db)
         except Unavailable:
             return []

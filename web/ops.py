@@ -6,7 +6,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from orchestrator import access, bootstrap, queries
 from orchestrator import verify as invariants
-from orchestrator.db import Guard, begin, look
+from orchestrator.db import Guard, autocommit, begin
 from orchestrator.errors import Unavailable
 from orchestrator.link import link
 from web import gate, measures, schemas
@@ -63,7 +63,7 @@ def verify() -> Response:
 
 
 def _condition() -> tuple[str | None, list[str]]:
-    with look() as db:
+    with autocommit() as db:
         if bootstrap.revision(db) != bootstrap.head():
             return "the database's schema is not at the head of the migrations", []
         queue = queries.queue(db)

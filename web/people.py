@@ -6,11 +6,12 @@ from flask import Response, g, request
 from flask_openapi3 import APIBlueprint, Tag
 
 from orchestrator import access, directory
-from orchestrator.db import begin, look
+from orchestrator.db import autocommit, begin
 from orchestrator.errors import Invalid, Violation
 from orchestrator.fields import NOT_NULL, Body, Email, Id, Name, Time
 from orchestrator.models import api_keys, users
-from web import answers, gate, headers, schemas
+from web import answers, gate, headers, params
+from web import directory_schemas as schemas
 from web.docs import OPERATION_ID, responses
 
 bp = APIBlueprint(
@@ -62,22 +63,22 @@ def create_user(body: NewUser) -> Response:
 
 
 @bp.get("/users", responses=responses({200: schemas.UserPage}, 422))
-def list_users(query: schemas.ListQuery) -> Response:
+def list_users(query: params.ListQuery) -> Response:
     """All users; a superuser's business."""
     access.demand_superuser(g.caller)
-    with look() as db:
+    with autocommit() as db:
         return answers.page(schemas.UserPage, *directory.listed(db, users, True, query.cursor, query.limit))
 
 
 @bp.get("/users/<user_id>", responses=responses({200: schemas.User}, 404))
-def get_user(path: schemas.UserPath) -> Response:
+def get_user(path: params.UserPath) -> Response:
     """One user; a superuser's business."""
-    with look() as db:
+    with autocommit() as db:
         return answers.reply(schemas.User.model_validate(directory.user(db, g.caller, path.user_id)))
 
 
 @bp.patch("/users/<user_id>", responses=responses({200: schemas.User}, 404, 422))
-def change_user(path: schemas.UserPath, body: UserChanges) -> Response:
+def change_user(path: params.UserPath, body: UserChanges) -> Response:
     """Let a user in or out, or change its rights; a superuser's business."""
     once = headers.once(body.model_dump(mode="json", exclude_unset=True))
     with begin() as db:
@@ -96,15 +97,15 @@ def create_key(body: KeyRequest) -> Response:
 
 
 @bp.get("/keys", responses=responses({200: schemas.KeyPage}, 403, 422))
-def list_keys(query: schemas.KeyQuery) -> Response:
+def list_keys(query: params.KeyQuery) -> Response:
     """The caller's living keys, or another user's for a superuser."""
     condition = directory.own_keys(g.caller, query.user_id)
-    with look() as db:
+    with autocommit() as db:
         return answers.page(schemas.KeyPage, *directory.listed(db, api_keys, condition, query.cursor, query.limit))
 
 
 @bp.delete("/keys/<key_id>", responses=responses({204: None}, 404))
-def revoke_key(path: schemas.KeyPath) -> Response:
+def revoke_key(path: params.KeyPath) -> Response:
     """End a key's life, within a second everywhere."""
     once = headers.once({})
     with begin() as db:

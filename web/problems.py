@@ -9,7 +9,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import MethodNotAllowed as WrongMethod
 
 from orchestrator import access, idempotency, logs
-from orchestrator.db import look
+from orchestrator.db import autocommit
 from orchestrator.errors import (
     Invalid,
     KeyReused,
@@ -92,7 +92,7 @@ def _foremost(problem: Problem) -> Problem:
     if not isinstance(problem, _ABOUT_THE_REQUEST) or "caller" not in g or project_id is None:
         return problem
     try:
-        with look() as db:
+        with autocommit() as db:
             access.enter(db, g.caller, headers.path_id(project_id, "project_id"))
             used = idempotency.used(db, g.caller, headers.idempotency_key())
     except Problem as earlier:

@@ -6,10 +6,12 @@ from flask import Response, g
 from flask_openapi3 import APIBlueprint, Tag
 
 from orchestrator import access, directory
-from orchestrator.db import begin, look
+from orchestrator.db import autocommit, begin
 from orchestrator.fields import LAX, NOT_NULL, Body, Id, Name, Prose, Slug, Title
-from orchestrator.models import IssueStatus, ProjectStatus, agent_types, issues, projects
-from web import answers, gate, headers, schemas
+from orchestrator.models import agent_types, issues, projects
+from orchestrator.states import IssueStatus, ProjectStatus
+from web import answers, gate, headers, params
+from web import directory_schemas as schemas
 from web.docs import OPERATION_ID, responses
 
 bp = APIBlueprint(
@@ -80,22 +82,22 @@ def create_project(body: NewProject) -> Response:
 
 
 @bp.get("/projects", responses=responses({200: schemas.ProjectPage}, 422))
-def list_projects(query: schemas.ListQuery) -> Response:
+def list_projects(query: params.ListQuery) -> Response:
     """The projects the caller may see."""
     condition = directory.own_projects(g.caller)
-    with look() as db:
+    with autocommit() as db:
         return answers.page(schemas.ProjectPage, *directory.listed(db, projects, condition, query.cursor, query.limit))
 
 
 @bp.get("/projects/<project_id>", responses=responses({200: schemas.Project}, 404))
-def get_project(path: schemas.ProjectPath) -> Response:
+def get_project(path: params.ProjectPath) -> Response:
     """One project."""
-    with look() as db:
+    with autocommit() as db:
         return answers.reply(schemas.Project.model_validate(access.enter(db, g.caller, path.project_id)))
 
 
 @bp.patch("/projects/<project_id>", responses=responses({200: schemas.Project}, 404, 422))
-def change_project(path: schemas.ProjectPath, body: ProjectChanges) -> Response:
+def change_project(path: params.ProjectPath, body: ProjectChanges) -> Response:
     """Rename, archive, or hand over a project."""
     once = headers.once(body.model_dump(mode="json", exclude_unset=True))
     with begin() as db:
@@ -115,21 +117,21 @@ def create_agent_type(body: NewAgentType) -> Response:
 
 
 @bp.get("/agent-types", responses=responses({200: schemas.AgentTypePage}, 422))
-def list_agent_types(query: schemas.ListQuery) -> Response:
+def list_agent_types(query: params.ListQuery) -> Response:
     """All agent types."""
-    with look() as db:
+    with autocommit() as db:
         return answers.page(schemas.AgentTypePage, *directory.listed(db, agent_types, True, query.cursor, query.limit))
 
 
 @bp.get("/agent-types/<type_id>", responses=responses({200: schemas.AgentType}, 404))
-def get_agent_type(path: schemas.TypePath) -> Response:
+def get_agent_type(path: params.TypePath) -> Response:
     """One agent type."""
-    with look() as db:
+    with autocommit() as db:
         return answers.reply(schemas.AgentType.model_validate(directory.agent_type(db, path.type_id)))
 
 
 @bp.patch("/agent-types/<type_id>", responses=responses({200: schemas.AgentType}, 404, 422))
-def change_agent_type(path: schemas.TypePath, body: AgentTypeChanges) -> Response:
+def change_agent_type(path: params.TypePath, body: AgentTypeChanges) -> Response:
     """Rename an agent type, or close it to new agents; a superuser's business."""
     once = headers.once(body.model_dump(mode="json", exclude_unset=True))
     with begin() as db:
@@ -138,7 +140,7 @@ def change_agent_type(path: schemas.TypePath, body: AgentTypeChanges) -> Respons
 
 
 @bp.post("/projects/<project_id>/issues", responses=responses({201: schemas.Issue}, 404, 422))
-def create_issue(path: schemas.ProjectPath, body: NewIssue) -> Response:
+def create_issue(path: params.ProjectPath, body: NewIssue) -> Response:
     """A new work item."""
     once = headers.once(body.model_dump(mode="json"))
     with begin() as db:
@@ -147,28 +149,28 @@ def create_issue(path: schemas.ProjectPath, body: NewIssue) -> Response:
 
 
 @bp.get("/projects/<project_id>/issues", responses=responses({200: schemas.IssuePage}, 404, 422))
-def list_issues(path: schemas.ProjectPath, query: schemas.IssueQuery) -> Response:
+def list_issues(path: params.ProjectPath, query: params.IssueQuery) -> Response:
     """The project's work items."""
     condition = issues.c.project_id == path.project_id
     if query.status is not None:
         condition &= issues.c.status == query.status
     if query.assigned_agent_id is not None:
         condition &= issues.c.assigned_agent_id == query.assigned_agent_id
-    with look() as db:
+    with autocommit() as db:
         access.enter(db, g.caller, path.project_id)
         return answers.page(schemas.IssuePage, *directory.listed(db, issues, condition, query.cursor, query.limit))
 
 
 @bp.get("/projects/<project_id>/issues/<issue_id>", responses=responses({200: schemas.Issue}, 404))
-def get_issue(path: schemas.IssuePath) -> Response:
+def get_issue(path: params.IssuePath) -> Response:
     """One work item."""
-    with look() as db:
+    with autocommit() as db:
         row = directory.issue(db, g.caller, path.project_id, path.issue_id)
     return answers.reply(schemas.Issue.model_validate(row))
 
 
 @bp.patch("/projects/<project_id>/issues/<issue_id>", responses=responses({200: schemas.Issue}, 404, 422))
-def change_issue(path: schemas.IssuePath, body: IssueChanges) -> Response:
+def change_issue(path: params.IssuePath, body: IssueChanges) -> Response:
     """Change a work item, its assignment among the rest."""
     once = headers.once(body.model_dump(mode="json", exclude_unset=True))
     with begin() as db:

@@ -7,11 +7,11 @@ from flask import Response, g
 from flask_openapi3 import APIBlueprint, Tag
 
 from orchestrator import access, idempotency, ledger, queries
-from orchestrator.db import begin, look
+from orchestrator.db import autocommit, begin
 from orchestrator.errors import NotFound
 from orchestrator.idempotency import Once
 from orchestrator.ledger import AgentEntry, AgentReport, ProjectReport, Taken
-from web import answers, gate, headers, schemas
+from web import answers, gate, headers, params, schemas
 from web.docs import OPERATION_ID, responses
 from web.waiters import waiters
 from workers import bell
@@ -28,7 +28,7 @@ _RESPONSES = responses({200: schemas.UsageTaken, 202: schemas.UsageTaken}, 404, 
 
 
 @bp.post("/agents/<agent_id>/usage", responses=_RESPONSES)
-def report_agent_usage(path: schemas.AgentPath, body: AgentReport) -> Response:
+def report_agent_usage(path: params.AgentPath, body: AgentReport) -> Response:
     """Up to 1,000 entries of one agent, one per model call."""
     entries = [AgentEntry(agent_id=path.agent_id, **dict(entry)) for entry in body.entries]
     once = headers.once(body.model_dump(mode="json", exclude_none=True))
@@ -36,15 +36,15 @@ def report_agent_usage(path: schemas.AgentPath, body: AgentReport) -> Response:
 
 
 @bp.post("/usage", responses=_RESPONSES)
-def report_project_usage(path: schemas.ProjectPath, body: ProjectReport) -> Response:
+def report_project_usage(path: params.ProjectPath, body: ProjectReport) -> Response:
     """Up to 1,000 entries of any agents of the project."""
     return _take(path.project_id, body.entries, headers.once(body.model_dump(mode="json", exclude_none=True)))
 
 
 @bp.get("/usage", responses=responses({200: schemas.UsageReport}, 404, 422))
-def get_usage(path: schemas.ProjectPath, query: schemas.UsageQuery) -> Response:
+def get_usage(path: params.ProjectPath, query: params.UsageQuery) -> Response:
     """Counted usage, summed by model, agent, type, hour or day."""
-    with look() as db:
+    with autocommit() as db:
         access.enter(db, g.caller, path.project_id)
         rows = queries.usage(db, path.project_id, query.group_by, query.since, query.until)
     return answers.reply(schemas.UsageReport.model_validate({"data": rows}))
@@ -70,7 +70,7 @@ def _counted(entries: Sequence[AgentEntry]) -> bool:
     reports = [(entry.agent_id, entry.report_id) for entry in entries]
 
     def done() -> bool:
-        with look() as db:
+        with autocommit() as db:
             return queries.counted(db, reports)
 
     return waiters().wait(reports[0][0], seconds, done)

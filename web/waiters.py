@@ -14,7 +14,7 @@ import redis
 from prometheus_client import Gauge
 
 from orchestrator import logs, queries
-from orchestrator.db import look
+from orchestrator.db import autocommit
 from orchestrator.errors import Unavailable
 from orchestrator.link import CLOSED_CHANNEL, PATIENCE_SECONDS, REST_SECONDS, link
 from orchestrator.settings import settings
@@ -118,7 +118,7 @@ class Waiters:
         if not ids:
             return
         try:
-            with look() as db:
+            with autocommit() as db:
                 due = queries.not_queued(db, ids)
         except Unavailable:
             log.warning("look_failed")

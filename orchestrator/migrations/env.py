@@ -2,11 +2,11 @@
 
 from alembic import context
 
-from orchestrator.models import metadata
+from orchestrator.models import agents
 
 context.configure(
     connection=context.config.attributes["connection"],
-    target_metadata=metadata,
+    target_metadata=agents.metadata,
     compare_server_default=True,
 )
 with context.begin_transaction():

@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-from orchestrator.models import Xid8
+from orchestrator.columns import Xid8
 
 revision = '0001'
 down_revision = None

@@ -1,0 +1,30 @@
+"""What can be said of a command, a project and a work item. (An agent's statuses are in lifecycle.)"""
+
+from enum import StrEnum
+
+
+class State(StrEnum):
+    """What has become of a command; all but queued are closed."""
+
+    QUEUED = "queued"
+    APPLIED = "applied"
+    REJECTED = "rejected"
+    CANCELLED = "cancelled"
+    DEAD = "dead"
+
+
+class ProjectStatus(StrEnum):
+    """An archived project takes no spawns; everything else goes on."""
+
+    ACTIVE = "active"
+    ARCHIVED = "archived"
+
+
+class IssueStatus(StrEnum):
+    """Where a work item stands."""
+
+    OPEN = "open"
+    IN_PROGRESS = "in_progress"
+    IN_REVIEW = "in_review"
+    BLOCKED = "blocked"
+    CLOSED = "closed"
