@@ -5,15 +5,26 @@ import os
 import pty
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from click.testing import CliRunner, Result
 
 from orchestrator.cli import main
 from tests.stage import ROOT
+from tests.wire import Gunicorn
 
 COMMAND = [sys.executable, "-m", "orchestrator.cli"]
+
+
+@contextmanager
+def serving(log: Path, **environment: str) -> Iterator[str]:
+    """The address of a web server as production runs it, for the length of the block."""
+    with Gunicorn.start(log, **environment) as running:
+        yield f"http://127.0.0.1:{running.port}"
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from uuid import uuid4
 import pytest
 
 from orchestrator.db import Guard, begin
-from tests.shell import Orch
-from tests.stage import Project, Web, eventually, run, sql
+from tests.shell import Orch, serving
+from tests.stage import Project, eventually, run, sql
 
 pytestmark = pytest.mark.usefixtures("worker")
 
@@ -26,9 +26,9 @@ NOWHERE = "http://127.0.0.1:1"
 
 @pytest.fixture(scope="module")
 def server(home: Path) -> Iterator[str]:
-    """The address of the application in a process of its own."""
-    with Web.start(home / "web-cli.log") as web:
-        yield str(web.http.base_url.copy_with(path="")).rstrip("/")
+    """The address of a web server."""
+    with serving(home / "web-cli.log") as url:
+        yield url
 
 
 @pytest.fixture
@@ -245,8 +245,8 @@ def test_waiting_too_long_is_exit_6_and_the_command_is_shown(orch: Orch, project
 def test_a_wait_goes_on_where_the_server_holds_no_answers(orch: Orch, project: Project, home: Path) -> None:
     agent = project.spawn()["id"]
 
-    with Web.start(home / "web-cli-full.log", ORCH_WAITERS="0") as web:
-        paused = orch("agent", "pause", agent, "--url", str(web.http.base_url.copy_with(path="")))
+    with serving(home / "web-cli-full.log", ORCH_WAITERS="0") as url:
+        paused = orch("agent", "pause", agent, "--url", url)
 
     assert (paused.exit_code, json.loads(paused.stdout)["status"]) == (0, "paused")
 
@@ -420,8 +420,8 @@ def test_a_call_repeated_under_its_key_is_done_once(orch: Orch, project: Project
 def test_a_server_without_its_database_is_tried_again_and_then_a_failure(orch: Orch, home: Path) -> None:
     nowhere = "postgresql+psycopg://postgres@127.0.0.1:1/nothing"
 
-    with Web.start(home / "web-cli-bare.log", ORCH_DATABASE_URL=nowhere) as web:
-        result = orch("project", "ls", ORCH_URL=str(web.http.base_url.copy_with(path="")))
+    with serving(home / "web-cli-bare.log", ORCH_DATABASE_URL=nowhere) as url:
+        result = orch("project", "ls", ORCH_URL=url)
 
     assert result.exit_code == 1
     assert "Try again" in result.stderr

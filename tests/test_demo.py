@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from orchestrator.cli.demo.careers import CAREERS, KINDS, cast
-from tests.shell import Orch
-from tests.stage import Api, Web, eventually, sql
+from tests.shell import Orch, serving
+from tests.stage import Api, eventually, sql
 
 pytestmark = pytest.mark.usefixtures("worker")
 
@@ -22,9 +22,9 @@ STEPS = {"work", "wait", "rest", "pause", "resume", "terminate", "report", "paus
 
 @pytest.fixture(scope="module")
 def server(home: Path) -> Iterator[str]:
-    """The address of the application in a process of its own."""
-    with Web.start(home / "web-demo.log") as web:
-        yield str(web.http.base_url.copy_with(path="")).rstrip("/")
+    """The address of a web server."""
+    with serving(home / "web-demo.log") as url:
+        yield url
 
 
 @pytest.fixture
@@ -127,8 +127,8 @@ def test_what_was_changed_behind_its_back_is_found_out(orch: Orch) -> None:
 def test_the_demo_obeys_limits(orch: Orch, home: Path) -> None:
     limits = json.dumps({"*": "off", "spawn": "8/second", "usage": "20/second", "update": "15/second"})
 
-    with Web.start(home / "web-demo-limits.log", ORCH_LIMITS=limits) as web:
-        result = orch.run("demo", ORCH_URL=str(web.http.base_url.copy_with(path="")))
+    with serving(home / "web-demo-limits.log", ORCH_LIMITS=limits) as url:
+        result = orch.run("demo", ORCH_URL=url)
 
     assert result.returncode == 0, result.stderr
     assert "waiting: " in result.stderr

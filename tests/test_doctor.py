@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
 
+import httpx2
 import pytest
 
-from tests.shell import Orch
-from tests.stage import Web, eventually, sql
+from tests.shell import Orch, serving
+from tests.stage import eventually, sql
 
 pytestmark = pytest.mark.usefixtures("worker")
 
@@ -19,17 +20,12 @@ CHECKS = [
 ]
 
 
-def address(web: Web) -> str:
-    """The server's address."""
-    return str(web.http.base_url.copy_with(path="")).rstrip("/")
-
-
 @pytest.fixture(scope="module")
 def server(home: Path) -> Iterator[str]:
-    """The address of the application in a process of its own, which has heard a worker."""
-    with Web.start(home / "web-doctor.log") as web:
-        eventually(lambda: web.http.get(f"{address(web)}/readyz").is_success)
-        yield address(web)
+    """The address of a web server that has heard a worker."""
+    with serving(home / "web-doctor.log") as url:
+        eventually(lambda: httpx2.get(f"{url}/readyz").is_success)
+        yield url
 
 
 @pytest.fixture
@@ -123,8 +119,8 @@ def test_a_database_at_another_revision_is_a_failure(orch: Orch, alone: str) -> 
 
 
 def test_a_server_that_has_heard_no_worker_is_a_failure_of_the_worker(orch: Orch, home: Path) -> None:
-    with Web.start(home / "web-doctor-deaf.log", ORCH_REDIS_URL="redis://127.0.0.1:1/0") as web:
-        code, found = findings(orch, ORCH_URL=address(web))
+    with serving(home / "web-doctor-deaf.log", ORCH_REDIS_URL="redis://127.0.0.1:1/0") as url:
+        code, found = findings(orch, ORCH_URL=url)
 
     assert code == 1
     assert (found["server"]["state"], found["worker"]["state"]) == ("ok", "fail")
