@@ -1,0 +1,313 @@
+"""For those who run it: health, readiness, metrics, the invariants, and logs."""
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import create_engine, make_url, text
+
+from orchestrator import verify
+from orchestrator.link import Link, link
+from orchestrator.settings import settings
+from tests.stage import WAIT, Api, Project, Web, Worker, drain, eventually, sql
+from web.waiters import waiters
+from workers.tasks import canary
+
+UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-", re.IGNORECASE)
+
+Line = dict[str, Any]
+
+
+def ready(api: Api) -> tuple[int, dict[str, Any]]:
+    """Status and body of the readiness check, asked without a key."""
+    answer = Api(api.client, None).get("/readyz")
+    return answer.status_code, answer.json  # type: ignore[return-value]
+
+
+@pytest.fixture
+def heard(worker: Worker) -> None:
+    """This process has heard the session's worker."""
+    del worker
+    eventually(lambda: canary.apply_async() and waiters().heard.is_set(), 20)
+
+
+KEPT: list[Link] = []
+"""A link that is let go closes its connections under the threads that still listen on them."""
+
+
+def forget_redis() -> None:
+    """Let this process read its settings, and look for Redis, anew."""
+    KEPT.append(link())
+    settings.cache_clear()
+    link.cache_clear()
+    link()  # at once: a listening thread that was about to make one would leave it behind after the test
+
+
+@pytest.fixture
+def redis_away(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nobody listens where this process looks for Redis."""
+    monkeypatch.setenv("ORCH_REDIS_URL", "redis://127.0.0.1:1/0")
+    forget_redis()
+    yield
+    monkeypatch.undo()
+    forget_redis()
+
+
+@pytest.fixture
+def deaf(redis_away: None) -> Iterator[None]:
+    """This process began when Redis was away already, and has heard nobody."""
+    del redis_away
+    waiters.cache_clear()
+    yield
+    waiters.cache_clear()
+
+
+@pytest.fixture
+def closed_database(quiet: Project, alone: str) -> Project:
+    """A project whose database has just closed its doors."""
+    name, admin = make_url(alone).database, create_engine(make_url(alone).set(database="postgres"))
+    with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as db:
+        db.execute(text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false"))
+        db.execute(text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name"), {"name": name})
+    admin.dispose()
+    return quiet
+
+
+def test_a_process_that_is_up_says_so_to_anybody(admin: Api) -> None:
+    answer = Api(admin.client, None).get("/healthz")
+
+    assert (answer.status_code, answer.json) == (200, {"status": "ok"})
+
+
+def test_a_process_that_has_all_it_needs_is_ready(admin: Api, heard: None) -> None:
+    del heard
+
+    assert ready(admin) == (200, {"status": "ready", "degraded": []})
+
+
+def test_a_process_without_its_database_is_alive_but_not_ready(closed_database: Project, heard: None) -> None:
+    del heard
+    api = closed_database.api
+
+    status, said = ready(api)
+    refused = api.get(closed_database.path)
+
+    assert (status, said["status"], api.get("/healthz").status_code) == (503, "not ready", 200)
+    assert "database" in said["reason"]
+    assert (refused.status_code, refused.json["errors"][0]["code"]) == (503, "unavailable")
+    assert int(refused.headers["Retry-After"]) > 0
+
+
+def test_a_process_whose_schema_is_not_migrated_is_not_ready(quiet: Project, heard: None) -> None:
+    del heard
+    sql("UPDATE alembic_version SET version_num = 'another'")
+
+    status, said = ready(quiet.api)
+
+    assert (status, said["status"]) == (503, "not ready")
+    assert "migrations" in said["reason"]
+
+
+def test_a_process_that_has_heard_no_worker_is_not_ready(admin: Api, deaf: None) -> None:
+    del deaf
+
+    status, said = ready(admin)
+
+    assert (status, said["status"]) == (503, "not ready")
+    assert "worker" in said["reason"]
+
+
+def test_doors_stay_open_while_redis_is_away(project: Project, heard: None, redis_away: None) -> None:
+    del heard, redis_away
+    agent = project.spawn(wait=False)["agent_id"]
+
+    assert ready(project.api) == (200, {"status": "ready", "degraded": ["redis"]})
+    assert project.send(agent, "pause")["state"] == "queued"
+
+
+def test_an_old_queue_is_called_degraded(quiet: Project, heard: None) -> None:
+    del heard
+    quiet.spawn(wait=False)
+    young = ready(quiet.api)
+    sql("UPDATE commands SET created_at = now() - interval '11 seconds'")
+
+    assert young == (200, {"status": "ready", "degraded": []})
+    assert ready(quiet.api) == (200, {"status": "ready", "degraded": ["queue_age"]})
+
+
+def samples(exposition: str) -> dict[str, list[tuple[dict[str, str], float]]]:
+    """Labels and value of each sample, by its name."""
+    found: dict[str, list[tuple[dict[str, str], float]]] = {}
+    for family in text_string_to_metric_families(exposition):
+        for sample in family.samples:
+            found.setdefault(sample.name, []).append((sample.labels, sample.value))
+    return found
+
+
+def answers(exposition: str, endpoint: str, status: int) -> float:
+    """How many answers of an endpoint with a status were counted."""
+    labels = {"endpoint": endpoint, "status": str(status)}
+    return sum(value for given, value in samples(exposition)["orchestrator_http_answers_total"] if given == labels)
+
+
+def test_the_metrics_tell_depth_and_age_of_the_queue(quiet: Project) -> None:
+    empty = samples(quiet.api.get("/metrics").text)
+    for _ in range(3):
+        quiet.spawn(wait=False)
+    sql("UPDATE commands SET created_at = now() - interval '60 seconds' WHERE seq = (SELECT min(seq) FROM commands)")
+
+    found = samples(Api(quiet.api.client, None).get("/metrics").text)
+    drain()
+    drained = samples(quiet.api.get("/metrics").text)
+
+    depths = [each["orchestrator_queue_depth"][0][1] for each in (empty, found, drained)]
+    assert depths == [0, 3, 0]
+    assert 60 <= found["orchestrator_queue_age_seconds"][0][1] < 120
+    assert [labels["quantile"] for labels, _ in drained["orchestrator_command_seconds"]] == ["p50", "p95", "p99"]
+    assert all(0 < value < 60 for _, value in drained["orchestrator_command_seconds"])
+
+
+def test_the_metrics_count_answers_and_their_seconds_by_endpoint(project: Project) -> None:
+    before = project.api.get("/metrics").text
+    project.api.get(project.path)
+    project.api.get(f"projects/{uuid4()}")
+
+    after = project.api.get("/metrics").text
+
+    for status in (200, 404):
+        more = answers(after, "projects.get_project", status) - answers(before, "projects.get_project", status)
+        assert more == 1
+    took = {labels["endpoint"] for labels, _ in samples(after)["orchestrator_http_seconds_bucket"]}
+    assert "projects.get_project" in took
+
+
+def test_no_label_of_a_metric_is_an_id_or_an_address(project: Project) -> None:
+    agent = project.spawn()["id"]
+    for path in (project.agent(agent), f"{project.agent(agent)}/metrics", f"nowhere/{agent}", project.path):
+        project.api.get(path)
+
+    found = samples(project.api.get("/metrics").text)
+
+    values = {value for each in found.values() for labels, _ in each for value in labels.values()}
+    assert not [value for value in values if UUID.search(value) or "@" in value or "/" in value]
+
+
+def test_the_metrics_are_told_without_the_database_too(closed_database: Project) -> None:
+    answer = closed_database.api.get("/metrics")
+
+    found = samples(answer.text)
+    assert answer.status_code == 200
+    assert "orchestrator_http_answers_total" in found
+    assert "orchestrator_queue_depth" not in found
+
+
+def test_the_metrics_of_two_processes_are_one_sum(admin: Api, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        start = (Web.start(tmp_path / f"web-{n}.log", PROMETHEUS_MULTIPROC_DIR=str(tmp_path)) for n in range(2))
+        webs = [stack.enter_context(each) for each in start]
+        for web in webs:
+            for _ in range(3):
+                assert web("GET", "me", admin.key).status_code == 200
+
+        counted = [answers(web("GET", "/metrics", None).text, "people.get_me", 200) for web in webs]
+
+    assert counted == [6, 6]
+
+
+def test_the_invariants_are_judged_for_superusers_only(quiet: Project) -> None:
+    agent = quiet.born()
+    good = quiet.api.get("verify")
+    sql("UPDATE agents SET tokens_used = tokens_used + 1 WHERE id = :id", id=agent)
+    bad = quiet.api.get("verify")
+    stranger = quiet.api.user().get("verify")
+
+    assert (good.status_code, good.json["ok"]) == (200, True)
+    assert [found["name"] for found in good.json["invariants"]] == list(verify.INVARIANTS)
+    assert not any(found["violations"] for found in good.json["invariants"])
+    assert bad.json["ok"] is False
+    assert {found["name"] for found in bad.json["invariants"] if found["violations"]} == {"I8a", "I8b"}
+    assert (stranger.status_code, stranger.json["errors"][0]["code"]) == (403, "insufficient_permissions")
+
+
+@pytest.fixture
+def journal(quiet: Project, tmp_path: Path) -> Iterator[tuple[Web, Path]]:
+    """A web process on the quiet database that logs everything, and its log."""
+    del quiet
+    with Web.start(tmp_path / "web.log", ORCH_LOG_LEVEL="debug") as web:
+        yield web, web.log
+
+
+def lines(log: Path, **wanted: Any) -> list[Line]:
+    """The lines of a log, each a JSON object, that have these values."""
+    read = [json.loads(line) for line in log.read_text().splitlines()]
+    return [line for line in read if wanted.items() <= line.items()]
+
+
+def test_each_line_of_the_log_is_an_object_that_names_its_request(quiet: Project, journal: tuple[Web, Path]) -> None:
+    web, log = journal
+    body = {"agent_type_id": quiet.type_id, "name": "scout"}
+
+    spawn = web("POST", f"{quiet.path}/agents", quiet.api.key, body, X_Request_ID="req-spawn").json()
+    web("GET", quiet.path, quiet.api.key, X_Request_ID="req-read")
+    web("GET", f"projects/{uuid4()}", quiet.api.key, X_Request_ID="req-refused")
+    unnamed = web("GET", "me", "wrong").json()["request_id"]
+
+    (accepted,) = lines(log, request_id="req-spawn")
+    assert (accepted["level"], accepted["event"], accepted["verb"]) == ("info", "command_accepted", "spawn")
+    assert (accepted["command_id"], accepted["agent_id"]) == (spawn["id"], spawn["agent_id"])
+    assert [line["level"] for line in lines(log, request_id="req-read")] == ["debug"]
+    assert [(line["level"], line["status"]) for line in lines(log, request_id="req-refused")] == [("warning", 404)]
+    assert [(line["level"], line["status"]) for line in lines(log, request_id=unnamed)] == [("warning", 401)]
+    assert all(line["timestamp"].endswith("Z") for line in lines(log))
+
+
+def test_a_surprise_is_logged_with_its_trace_and_told_without(quiet: Project, journal: tuple[Web, Path]) -> None:
+    web, log = journal
+    sql("ALTER TABLE issues RENAME TO elsewhere")
+
+    answer = web("GET", f"{quiet.path}/issues", quiet.api.key).json()
+
+    (line,) = lines(log, level="error")
+    assert line["request_id"] == answer["request_id"]
+    assert "UndefinedTable" in line["exception"]
+    assert [error["code"] for error in answer["errors"]] == ["internal"]
+    assert not any(word in json.dumps(answer) for word in ("issues WHERE", "relation", "SELECT"))
+
+
+def test_the_log_holds_no_secret_and_no_address_of_a_person(quiet: Project, journal: tuple[Web, Path]) -> None:
+    web, log = journal
+    key, address = quiet.api.key, f"{uuid4().hex}@example.org"
+    user = web("POST", "users", key, {"email": address}).json()
+    web("POST", "users", key, {"email": address})
+    web("POST", "users", key, {"email": f"{address}@"})
+    secret = web("POST", "keys", key, {"name": "x", "user_id": user["id"]}).json()["key"]
+    web("GET", "me", secret)
+    web("GET", "users", secret)
+    web("GET", "me", f"{secret}x")
+    sql("ALTER TABLE users RENAME COLUMN created_at TO elsewhere")
+    surprise = web("POST", "users", key, {"email": f"new-{address}"})
+
+    written = log.read_text()
+    assert surprise.status_code == 500
+    assert len(lines(log)) >= 6
+    for told in (key, secret, address, "@"):
+        assert told not in written.replace("@localhost", "")
+
+
+def test_the_worker_logs_each_closed_command_with_its_task(project: Project, worker: Worker) -> None:
+    agent = project.spawn()["id"]
+    closed = project.command(project.send(agent, "resume")["id"], **WAIT)
+
+    def logged() -> list[Line]:
+        found = [line for line in worker.log.read_text().splitlines() if closed["id"] in line]
+        return [json.loads(line) for line in found]
+
+    (line,) = eventually(logged)
+    assert (line["level"], line["event"], line["state"]) == ("info", "command_closed", "rejected")
+    assert (line["command_id"], line["task_id"]) == (closed["id"], closed["task_id"])
