@@ -61,9 +61,11 @@ class Gunicorn:
         with log.open("wb") as output:
             process = subprocess.Popen(command, cwd=ROOT, env=os.environ | environment, stdout=output, stderr=output)
         try:
-            found = eventually(lambda: re.search(r"Listening at: http://127\.0\.0\.1:(\d+)", log.read_text()))
+            found = eventually(lambda: re.search(r"Listening at: http://127\.0\.0\.1:(\d+)", log.read_text()), 30)
             running = cls(process, log, int(found[1]))
-            assert running.ask(b"GET /healthz HTTP/1.1", None).status_code == 200  # it listens before it can answer
+            assert running.ask(b"GET /healthz HTTP/1.1", None).status_code == 200, (
+                log.read_text()
+            )  # it listens before it can answer
             yield running
         finally:
             process.terminate()
