@@ -34,8 +34,8 @@ fmt: $(VENV)/.developed ## mend what can be mended by itself
 	$(BIN)/ruff format
 
 docs: $(VENV)/.developed ## what is generated: docs/lifecycle.md and docs/openapi.json
-	$(BIN)/python -m orchestrator.diagram
-	$(BIN)/python -m web.docs
+	$(BIN)/python -c 'from orchestrator import diagram; diagram.PAGE.write_text(diagram.render())'
+	$(BIN)/python -c 'from web import docs; docs.PAGE.write_text(docs.render())'
 
 lock: $(VENV)/.developed ## the requirements files, from pyproject.toml
 	$(BIN)/uv pip compile $(LOCK) --extra server --extra embedded --extra build -o requirements.txt pyproject.toml

@@ -19,7 +19,7 @@ def create_app() -> OpenAPI:
     """The WSGI application of one process: listening for the workers, its settings checked."""
     logs.configure("web")
     limits.limits()
-    app = _app()
+    app = build()
     if settings().trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings().trusted_proxies)  # type: ignore[method-assign]
     waiters()
@@ -27,7 +27,8 @@ def create_app() -> OpenAPI:
     return app
 
 
-def _app() -> OpenAPI:
+def build() -> OpenAPI:
+    """Its routes and rules: reads no settings, starts nothing, needs no server."""
     app = OpenAPI(
         __name__,
         info=docs.INFO,

@@ -1,6 +1,8 @@
 """OpenAPI 3.1 from the same models that validate and render, and its pages, with local assets only."""
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from flask import jsonify, render_template_string
@@ -12,6 +14,8 @@ from pydantic import BaseModel
 
 from orchestrator import __version__
 from web import schemas
+
+PAGE = Path(__file__).parent.parent / "docs" / "openapi.json"
 
 INFO = Info(
     title="Orchestrator",
@@ -61,3 +65,10 @@ def _page() -> str:
     html = swagger_html_string.replace("swagger/", "docs-assets/swagger/")
     local = {"validatorUrl": None}  # else the page would send its address to a validator on the web
     return render_template_string(html, doc_url="openapi.json", swagger_config=local, oauth_config=None)
+
+
+def render() -> str:
+    """The document with its names in order, for readers and clients that have no server at hand."""
+    from web import build  # noqa: PLC0415  # which imports this module
+
+    return json.dumps(build().api_doc, indent=1, sort_keys=True, ensure_ascii=False) + "\n"

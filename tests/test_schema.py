@@ -1,0 +1,103 @@
+"""The database is what the models say, from nothing and back, and its CHECKs hold the same words as our enums."""
+
+import re
+from collections.abc import Iterator
+from enum import StrEnum
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, create_engine, exc, text
+from sqlalchemy.dialects.postgresql.base import ischema_names
+
+from orchestrator import bootstrap
+from orchestrator.columns import Xid8
+from orchestrator.lifecycle import COMMANDS, Status, Verb
+from orchestrator.models import agents
+from orchestrator.states import IssueStatus, ProjectStatus, State
+
+CHECKS: dict[str, tuple[StrEnum, ...]] = {
+    "ck_agents_status": tuple(Status),
+    "ck_commands_state": tuple(State),
+    "ck_commands_verb": COMMANDS,
+    "ck_events_verb": tuple(Verb),
+    "ck_events_before": tuple(Status),
+    "ck_events_after": tuple(Status),
+    "ck_projects_status": tuple(ProjectStatus),
+    "ck_issues_status": tuple(IssueStatus),
+}
+
+
+@pytest.fixture
+def migrated(empty: str) -> Iterator[Connection]:
+    """A connection to a database that was migrated from nothing."""
+    bootstrap.prepare(empty, None)
+    engine = create_engine(empty)
+    with engine.connect() as db:
+        yield db
+    engine.dispose()
+
+
+def test_the_migrations_make_what_the_models_say(migrated: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ischema_names, "xid8", Xid8)  # SQLAlchemy does not know it
+    context = MigrationContext.configure(migrated, opts={"compare_server_default": True})
+
+    assert compare_metadata(context, agents.metadata) == []
+    assert bootstrap.revision(migrated) == bootstrap.head()
+
+
+def test_the_migrations_lead_back_to_nothing(migrated: Connection) -> None:
+    config = bootstrap.alembic_config()
+    config.attributes["connection"] = migrated
+
+    command.downgrade(config, "base")
+
+    tables = migrated.execute(text("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")).scalars().all()
+    assert tables == ["alembic_version"]
+
+
+def test_preparing_twice_changes_nothing(migrated: Connection, empty: str) -> None:
+    before = migrated.execute(text("SELECT count(*) FROM pg_class")).scalar_one()
+
+    bootstrap.prepare(empty, None)
+
+    assert migrated.execute(text("SELECT count(*) FROM pg_class")).scalar_one() == before
+
+
+def test_a_check_holds_the_words_of_its_enum(migrated: Connection) -> None:
+    found = migrated.execute(
+        text("SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = ANY(:names)"),
+        {"names": list(CHECKS)},
+    )
+    words = {name: set(re.findall(r"'(\w+)'", definition)) for name, definition in found}
+
+    assert words == {name: {word.value for word in enum} for name, enum in CHECKS.items()}
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        "UPDATE agents SET status = 'asleep'",
+        "UPDATE agents SET status = 'terminated'",
+        "UPDATE agents SET terminated_at = now()",
+        "UPDATE agents SET version = 0",
+        "UPDATE agents SET tokens_used = -1",
+        "UPDATE agents SET cost_incurred = -0.0000000001",
+    ],
+)
+def test_the_database_refuses_nonsense(migrated: Connection, nonsense: str) -> None:
+    migrated.execute(text(AN_AGENT))
+
+    with pytest.raises(exc.IntegrityError):
+        migrated.execute(text(nonsense))
+
+
+AN_AGENT = """
+    WITH owner AS (INSERT INTO users (id, email) VALUES (gen_random_uuid(), 'a@b.c') RETURNING id),
+    project AS (INSERT INTO projects (id, slug, name, owner_id) SELECT gen_random_uuid(), 'p', 'P', id FROM owner
+        RETURNING id),
+    kind AS (INSERT INTO agent_types (id, slug, name) VALUES (gen_random_uuid(), 't', 'T') RETURNING id)
+    INSERT INTO agents (id, project_id, agent_type_id, name, status, version)
+    SELECT gen_random_uuid(), project.id, kind.id, 'scout', 'idle', 1 FROM project, kind
+"""
