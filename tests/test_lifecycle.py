@@ -59,7 +59,7 @@ def one(before: Agent, command: Command) -> tuple[Agent, Outcome]:
     return after, outcome
 
 
-@pytest.mark.parametrize(("status", "verb"), product([None, *Status], MOVES))
+@pytest.mark.parametrize(("status", "verb"), list(product([None, *Status], MOVES)))
 def test_every_verb_moves_from_every_status_or_is_refused_with_what_is_possible(
     status: Status | None, verb: Verb
 ) -> None:
@@ -73,7 +73,7 @@ def test_every_verb_moves_from_every_status_or_is_refused_with_what_is_possible(
     assert all(target in refused.value.detail for target in reachable(status))
 
 
-@pytest.mark.parametrize(("before", "after"), product(Status, Status))
+@pytest.mark.parametrize(("before", "after"), list(product(Status, Status)))
 def test_what_can_be_reached_is_what_the_contract_says(before: Status, after: Status) -> None:
     assert (after in reachable(before)) is (after.value in CONTRACT[before])
 
@@ -82,7 +82,7 @@ def test_no_two_verbs_lead_the_same_way() -> None:
     assert len({(before, after) for _, before, after in edges()}) == sum(map(len, MOVES.values())) == len(edges())
 
 
-@pytest.mark.parametrize(("status", "verb"), product(Status, [Verb.PAUSE, Verb.RESUME, Verb.TERMINATE]))
+@pytest.mark.parametrize(("status", "verb"), list(product(Status, [Verb.PAUSE, Verb.RESUME, Verb.TERMINATE])))
 def test_a_refused_command_changes_nothing_and_an_applied_one_counts_up(status: Status, verb: Verb) -> None:
     before = agent(status)
 
