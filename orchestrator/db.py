@@ -42,6 +42,7 @@ def engine(guard: Guard) -> Engine:
         pool_size=settings().web_threads + 2 if guard is Guard.DOOR else 2,
         hide_parameters=True,  # an error's text goes to the logs, where no e-mail address belongs
         max_overflow=0,
+        pool_use_lifo=True,  # the connection used last has its statements prepared
         pool_timeout=2,
         connect_args={
             "options": f"{guard.value} -c TimeZone=UTC",

@@ -49,7 +49,9 @@ def conclude(accepted: Accepted, render: Render, status: int = 200) -> Response:
     command = accepted.command
     bell.ring()
     log.info("command_accepted", command_id=str(command.id), agent_id=str(command.agent_id), verb=command.verb)
-    response = _settled(command, render, status) or _pending(command)
+    seconds = headers.wait()
+    closed = await_closed(command, seconds) if seconds else None
+    response = _pending(command) if closed is None else _settled(closed, render, status)
     return mark_wait(replayable(response, accepted.replayed))
 
 
@@ -92,15 +94,11 @@ def _outcome(command: Row[Any]) -> Outcome:
         return Outcome(*queries.outcome(db, g.caller, command))
 
 
-def _settled(command: Row[Any], render: Render, status: int) -> Response | None:
-    seconds = headers.wait()
-    closed = await_closed(command, seconds) if seconds else None
-    if closed is None:
-        return None
+def _settled(closed: Outcome, render: Render, status: int) -> Response:
     if closed.command.state != State.APPLIED:
         raise _failure(closed.command)
     if closed.agent is None:
-        raise NotFound(f"there is no agent {command.agent_id} in this project")
+        raise NotFound(f"there is no agent {closed.command.agent_id} in this project")
     response = render(closed.agent)
     response.status_code = status
     return response
