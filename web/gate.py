@@ -9,7 +9,7 @@ from flask import Flask, Response, g, request
 
 from orchestrator import access, limits, logs
 from orchestrator.db import begin
-from orchestrator.errors import Problem, RateLimited, Unauthenticated
+from orchestrator.errors import Forbidden, Problem, RateLimited, Unauthenticated
 from orchestrator.keys import Caller, KeyRing
 from orchestrator.lifecycle import Status
 
@@ -117,7 +117,7 @@ def _caller() -> Caller:
     try:
         with begin() as db:
             return ring.look_up(db, match[1])
-    except Unauthenticated:
+    except (Unauthenticated, Forbidden):
         _count_failure()
         raise
 
