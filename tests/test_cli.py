@@ -202,6 +202,17 @@ def test_a_terminal_gets_a_table_and_a_pipe_json(orch: Orch, project: Project) -
     assert json.loads(piped.stdout)[0]["id"] == json.loads(forced)[0]["id"] == agent
 
 
+def test_a_script_gets_ids_and_nothing_else(orch: Orch, project: Project) -> None:
+    born = orch("agent", "spawn", "scout", "--type", project.type_id, "-o", "id").stdout
+    project.spawn()
+
+    listed = orch("agent", "ls", "-o", "id").stdout.splitlines()
+
+    assert orch.json("agent", "get", born.strip())["name"] == "scout"
+    assert listed == [agent["id"] for agent in orch.json("agent", "ls")]
+    assert born.strip() in listed
+
+
 def test_verify_names_what_is_violated(orch: Orch, project: Project) -> None:
     agent = project.spawn()["id"]
     clean = orch.json("verify")

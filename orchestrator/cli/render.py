@@ -1,4 +1,4 @@
-"""How answers look: tables for people, JSON for programs."""
+"""How answers look: tables for people, JSON for programs, ids for the next command of a script."""
 
 import json
 import sys
@@ -46,7 +46,10 @@ def as_json(output: str | None) -> bool:
 
 
 def one(item: Any, output: str | None) -> None:
-    """Print one thing: JSON, or its attributes one a line."""
+    """Print one thing: JSON, its id, or its attributes one a line."""
+    if output == "id":
+        print(item.get("id", ""))
+        return
     if as_json(output):
         print(dump(item))
         return
@@ -59,7 +62,10 @@ def one(item: Any, output: str | None) -> None:
 
 
 def many(items: Sequence[dict[str, Any]], columns: Columns, output: str | None) -> None:
-    """Print many things of a kind: a JSON array, or a table of these columns."""
+    """Print many things of a kind: a JSON array, their ids one a line, or a table of these columns."""
+    if output == "id":
+        print(*(item.get("id", "") for item in items), sep="\n")
+        return
     if as_json(output):
         print(dump(items))
         return

@@ -101,8 +101,8 @@ def shared(function: Callable[..., R]) -> Callable[..., R]:
         help="The server; else ORCH_URL, else http://127.0.0.1:$ORCH_PORT.",
     )  # fmt: skip
     output = click.option(
-        "-o", "--output", type=click.Choice(["json", "table"]), callback=_keep("output"), expose_value=False,
-        is_eager=True, help="JSON or a table; else a table on a terminal, JSON elsewhere.",
+        "-o", "--output", type=click.Choice(["json", "table", "id"]), callback=_keep("output"), expose_value=False,
+        is_eager=True, help="JSON, a table, or only ids; else a table on a terminal, JSON elsewhere.",
     )  # fmt: skip
     return url(output(function))
 
