@@ -11,7 +11,6 @@ from statistics import median
 import pytest
 import yaml
 
-import celeryconfig
 from orchestrator import diagram
 from orchestrator.decide import EFFECTS
 from orchestrator.lifecycle import COMMANDS, MOVES, Verb
@@ -143,6 +142,8 @@ def test_every_route_demands_a_caller_and_spends_a_limit() -> None:
 
 
 def test_every_queue_has_a_consumer() -> None:
+    import celeryconfig  # noqa: PLC0415  # it reads the environment, which is set by now
+
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
     (wanted,) = [word for word in services["worker"]["command"] if word.startswith("--queues=")]
     consumed = set(wanted.removeprefix("--queues=").split(","))
