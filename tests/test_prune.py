@@ -1,0 +1,64 @@
+"""What is thrown away after its time, and nothing else."""
+
+from uuid import uuid4
+
+from orchestrator.db import Guard, begin
+from orchestrator.upkeep import prune
+from tests.stage import Project, drain, settle, sql, violations
+
+
+def pruned() -> dict[str, int]:
+    """What one pruning deletes."""
+    with begin(Guard.TOOL) as db:
+        return prune(db)
+
+
+def aged(table: str, by: str, condition: str = "true") -> None:
+    """Make rows older."""
+    closed = ", closed_at = closed_at - CAST(:by AS interval)" if table == "commands" else ""
+    sql(f"UPDATE {table} SET created_at = created_at - CAST(:by AS interval){closed} WHERE {condition}", by=by)
+
+
+def test_closed_commands_are_kept_for_thirty_days_and_queued_ones_for_good(quiet: Project) -> None:
+    agent_id = quiet.born()
+    quiet.send(agent_id, "pause")
+    drain()
+    queued = quiet.send(agent_id, "resume")["id"]
+
+    aged("commands", "29 days 23 hours")
+    assert pruned()["commands"] == 0
+    aged("commands", "2 hours")
+    assert pruned()["commands"] == 2
+
+    assert [str(row.id) for row in sql("SELECT id FROM commands")] == [queued]
+    settle()
+    assert quiet.api.get(quiet.agent(agent_id)).json["status"] == "idle"  # type: ignore[index]
+
+
+def test_idempotency_keys_are_kept_for_two_days(quiet: Project) -> None:
+    body = {"agent_type_id": quiet.type_id, "name": "scout"}
+    key = str(uuid4())
+    first = quiet.api.post(f"{quiet.path}/agents", body, Idempotency_Key=key).json
+
+    aged("requests", "1 day 23 hours")
+    assert pruned()["requests"] == 0
+    assert quiet.api.post(f"{quiet.path}/agents", body, Idempotency_Key=key).json == first
+    aged("requests", "2 hours")
+    assert pruned()["requests"] == 1
+
+    assert quiet.api.post(f"{quiet.path}/agents", body, Idempotency_Key=key).json != first
+
+
+def test_history_and_ledger_are_kept_and_the_books_still_balance(quiet: Project) -> None:
+    agent_id = quiet.born()
+    quiet.api.post(f"{quiet.agent(agent_id)}/usage", {"entries": [{"report_id": "1", "cost": "0.1"}]})
+    quiet.send(agent_id, "terminate")
+    settle()
+    aged("commands", "31 days")
+
+    assert pruned()["commands"] == 2
+
+    history = quiet.api.get(f"{quiet.agent(agent_id)}/events").json["data"]  # type: ignore[index]
+    assert [event["verb"] for event in history] == ["spawn", "terminate"]
+    assert quiet.api.get(f"{quiet.agent(agent_id)}/metrics").json["total_cost_incurred"] == "0.1"  # type: ignore[index]
+    assert violations() == {}

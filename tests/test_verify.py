@@ -1,0 +1,89 @@
+"""The invariants: a varied life violates none, and whoever falsifies the books is found by the one that guards them."""
+
+from uuid import uuid4
+
+import pytest
+
+from orchestrator.verify import INVARIANTS
+from tests.stage import Project, drain, settle, sql, violations
+
+FALSIFIED = {
+    "I1": """
+        UPDATE commands SET state = 'queued', closed_at = NULL, created_at = now() - interval '61 seconds'
+        WHERE verb = 'update' AND state = 'applied' AND id NOT IN (SELECT command_id FROM events)
+    """,
+    "I2": "UPDATE events SET command_id = gen_random_uuid() WHERE verb = 'pause'",
+    "I3": "UPDATE agents SET version = version + 1 WHERE status = 'paused'",
+    "I4": "UPDATE events SET before = 'waiting' WHERE verb = 'pause'",
+    "I5": """
+        UPDATE events SET before = 'paused', after = 'working' WHERE verb = 'work';
+        UPDATE events SET before = 'working', after = 'paused' WHERE verb = 'pause'
+    """,
+    "I6": "UPDATE agents SET current_task = 'another' WHERE status = 'paused'",
+    "I7": """
+        INSERT INTO events (agent_id, version, project_id, command_id, verb, before, after, changes, actor_type, at)
+        SELECT agent_id, version + 1, project_id, gen_random_uuid(), 'update', 'terminated', 'terminated', '{}',
+            'system', now() FROM events WHERE after = 'terminated';
+        UPDATE agents SET version = version + 1 WHERE status = 'terminated'
+    """,
+    "I8a": "UPDATE usage_entries SET cost = cost + 0.0000000001 WHERE cost > 0",
+    "I8b": "UPDATE project_counters SET idle = idle + 1",
+    "I9": """
+        INSERT INTO projects (id, slug, name, owner_id)
+        SELECT gen_random_uuid(), 'other', 'Other', owner_id FROM projects LIMIT 1;
+        UPDATE commands SET project_id = (SELECT id FROM projects WHERE slug = 'other') WHERE verb = 'spawn'
+    """,
+    "I10": "UPDATE requests SET command_id = gen_random_uuid()",
+}
+"""What a hand without the right to it might write, and which invariant must notice."""
+
+
+@pytest.fixture
+def lived(quiet: Project) -> Project:
+    """A project in which everything has happened that can."""
+    paused, terminated = quiet.born(current_task="count"), quiet.born()
+    for agent_id in (paused, terminated):
+        quiet.send(agent_id, "update", status="working", short_term_memory={"a": [1]})
+        quiet.send(agent_id, "update", status="working")
+        quiet.send(agent_id, "resume")
+        drain()
+    quiet.send(paused, "pause")
+    quiet.api.post(f"{quiet.agent(paused)}/usage", {"entries": [{"report_id": "1", "cost": "0.1", "input_tokens": 7}]})
+    quiet.api.delete(quiet.agent(terminated), Idempotency_Key=str(uuid4()))
+    settle()
+    return quiet
+
+
+def test_a_varied_life_violates_nothing(lived: Project) -> None:
+    assert violations() == {}
+    states = sql("SELECT state, count(*) FROM commands GROUP BY state ORDER BY state")
+    assert [tuple(row) for row in states] == [("applied", 8), ("rejected", 2)]
+
+
+@pytest.mark.parametrize("invariant", FALSIFIED)
+def test_a_falsified_book_is_found_by_the_invariant_that_guards_it(lived: Project, invariant: str) -> None:
+    for statement in FALSIFIED[invariant].split(";"):
+        sql(statement)
+
+    assert invariant in violations()
+
+
+def test_every_invariant_was_falsified() -> None:
+    assert set(FALSIFIED) == set(INVARIANTS)
+
+
+def test_a_command_counts_as_lost_only_after_its_grace(quiet: Project) -> None:
+    quiet.spawn(wait=False)
+
+    assert violations() == {}
+    sql("UPDATE commands SET created_at = now() - interval '59 seconds'")
+    assert violations() == {}
+    sql("UPDATE commands SET created_at = now() - interval '61 seconds'")
+    assert violations() == {"I1": 1}
+
+
+@pytest.mark.parametrize("table", ["commands", "events", "usage_entries"])
+def test_an_orphan_is_found_wherever_it_is(lived: Project, table: str) -> None:
+    sql(f"UPDATE {table} SET agent_id = gen_random_uuid() WHERE ctid = (SELECT min(ctid) FROM {table})")
+
+    assert violations()["I9"] == 1
