@@ -17,7 +17,7 @@ from orchestrator.link import Link, link
 from orchestrator.settings import settings
 from tests.stage import WAIT, Api, Project, Web, Worker, drain, eventually, sql
 from web.waiters import waiters
-from workers.tasks import canary
+from workers import tasks
 
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-", re.IGNORECASE)
 
