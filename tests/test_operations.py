@@ -34,7 +34,7 @@ def ready(api: Api) -> tuple[int, dict[str, Any]]:
 def heard(worker: Worker) -> None:
     """This process has heard the session's worker."""
     del worker
-    eventually(lambda: canary.apply_async() and waiters().heard.is_set(), 20)
+    eventually(lambda: tasks.canary.apply_async() and waiters().heard.is_set(), 20)
 
 
 KEPT: list[Link] = []
