@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from flask import Response, g
+from flask import Response, after_this_request, g
 from pydantic import BaseModel
 from sqlalchemy import Row
 
@@ -49,10 +49,10 @@ def conclude(accepted: Accepted, render: Render, status: int = 200) -> Response:
     command = accepted.command
     bell.ring()
     log.info("command_accepted", command_id=str(command.id), agent_id=str(command.agent_id), verb=command.verb)
+    after_this_request(lambda response: mark_wait(replayable(response, accepted.replayed)))  # a refusal's, too
     seconds = headers.wait()
     closed = await_closed(command, seconds) if seconds else None
-    response = _pending(command) if closed is None else _settled(closed, render, status)
-    return mark_wait(replayable(response, accepted.replayed))
+    return _pending(command) if closed is None else _settled(closed, render, status)
 
 
 def replayable(response: Response, replayed: bool) -> Response:

@@ -28,6 +28,9 @@ log = logs.logger("web")
 
 _ABOUT_THE_REQUEST = (Invalid, MalformedJson, TooLarge, UnsupportedMediaType)
 
+_KEYED = ("POST", "PATCH", "DELETE")
+"""Where an Idempotency-Key means something."""
+
 _WORDS = {
     "extra_forbidden": "is not a field of this request",
     "missing": "is required",
@@ -88,16 +91,22 @@ def _answer(problem: Problem) -> Response:
 
 def _foremost(problem: Problem) -> Problem:
     """A body is read before the database is asked; yet a hidden project, or a used key, is what must be answered."""
-    project_id = (request.view_args or {}).get("project_id")
-    if not isinstance(problem, _ABOUT_THE_REQUEST) or "caller" not in g or project_id is None:
+    if not isinstance(problem, _ABOUT_THE_REQUEST) or "caller" not in g:
         return problem
     try:
-        with autocommit() as db:
-            access.enter(db, g.caller, headers.path_id(project_id, "project_id"))
-            used = idempotency.used(db, g.caller, headers.idempotency_key())
+        _look_before_the_body()
     except Problem as earlier:
         return earlier
-    return KeyReused() if used else problem
+    return problem
+
+
+def _look_before_the_body() -> None:
+    project_id = (request.view_args or {}).get("project_id")
+    with autocommit() as db:
+        if project_id is not None:
+            access.enter(db, g.caller, headers.path_id(project_id, "project_id"))
+        if request.method in _KEYED and idempotency.used(db, g.caller, headers.idempotency_key()):
+            raise KeyReused
 
 
 def _answer_http(error: HTTPException) -> Response:
