@@ -17,6 +17,7 @@ class Guard(Enum):
     """How long the database lets one kind of work go on before it ends it for us.
 
     A frozen or cut-off worker must free its agents within 10 s, a request must answer within seconds.
+    (PostgreSQL does not count the idleness that follows a pipeline; there the transaction's own limit frees them.)
     The drain's claim must walk its index in order: a sort or a hash over the whole backlog would cost
     seconds at a million commands, and stale statistics make the planner want one.
     """

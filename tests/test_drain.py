@@ -1,6 +1,6 @@
 """claim → load → decide → record, batch by batch, in a database that nobody else drains."""
 
-from tests.stage import Project, drain, run, sql, violations
+from tests.stage import Project, drain, violations
 
 
 def test_a_spawn_makes_an_idle_agent_with_one_event(quiet: Project) -> None:
@@ -75,20 +75,3 @@ def test_usage_of_an_unborn_agent_is_counted_once_it_is_born(quiet: Project) -> 
         pass
 
     assert quiet.api.get(quiet.agent(spawn["agent_id"])).json["tokens_used"] == 7
-
-
-def test_a_locked_agent_with_a_full_mailbox_holds_up_nobody_else(quiet: Project) -> None:
-    from orchestrator.db import Guard, begin
-
-    locked, others = quiet.born(), [quiet.born() for _ in range(20)]
-    for verb in ["pause", "resume"] * 30:
-        quiet.send(locked, verb)
-    for agent in others:
-        quiet.send(agent, "pause")
-
-    with begin(Guard.TOOL) as db:
-        run(db, "SELECT 1 FROM agents WHERE id = :id FOR UPDATE", id=locked)
-        batch = drain(limit=30)
-
-    assert batch.count("applied") == 20
-    assert len(sql("SELECT 1 FROM commands WHERE state = 'queued'")) == 60

@@ -1,0 +1,173 @@
+"""Who drains which agent: locks that hold up nobody else, and give way in time."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, text
+
+from orchestrator import drain as drains
+from orchestrator.db import Guard, begin
+from orchestrator.drain import Drainer
+from orchestrator.errors import Unavailable
+from tests.stage import Project, Worker, drain, eventually, run, settle, sql, violations
+
+LETTERS = 600
+OTHERS = 3_000
+
+COPY_LETTERS = """
+    INSERT INTO commands (id, project_id, agent_id, verb, payload, actor_id)
+    SELECT gen_random_uuid(), project_id, agent_id, CASE n % 2 WHEN 0 THEN 'resume' ELSE 'pause' END, '{}', actor_id
+    FROM commands CROSS JOIN generate_series(1, :letters) n WHERE verb = 'spawn' AND agent_id = :agent ORDER BY n
+"""
+
+COPY_SPAWNS = """
+    WITH copies AS (
+        INSERT INTO commands (id, project_id, agent_id, verb, payload, actor_id)
+        SELECT gen_random_uuid(), project_id, gen_random_uuid(), verb, payload, actor_id
+        FROM commands CROSS JOIN generate_series(1, :others) WHERE verb = 'spawn' AND agent_id = :agent
+        RETURNING project_id, agent_id
+    )
+    INSERT INTO agents (id, project_id, agent_type_id, name)
+    SELECT copies.agent_id, copies.project_id, a.agent_type_id, a.name FROM copies JOIN agents a ON a.id = :agent
+"""
+
+
+@contextmanager
+def held(agent_id: str, mode: str = "FOR NO KEY UPDATE") -> Iterator[Connection]:
+    """Another transaction has the agent's row locked, as a drain does, for the length of the block."""
+    with begin(Guard.TOOL) as db:
+        run(db, f"SELECT 1 FROM agents WHERE id = :id {mode}", id=agent_id)
+        yield db
+
+
+def queued(agent_id: str | None = None) -> int:
+    """How many commands wait: an agent's, or all."""
+    mine = "AND agent_id = :agent" if agent_id else ""
+    (row,) = sql(f"SELECT count(*) AS n FROM commands WHERE state = 'queued' {mine}", agent=agent_id)
+    return int(row.n)
+
+
+def test_a_locked_agent_with_a_long_mailbox_holds_up_nobody_else_in_two_workers(quiet: Project, home: Path) -> None:
+    busy = quiet.born()
+    sql(COPY_LETTERS, letters=LETTERS, agent=busy)
+    with ExitStack() as stack:
+        with held(busy):
+            sql(COPY_SPAWNS, others=OTHERS, agent=busy)
+            for name in ("one", "two"):
+                stack.enter_context(Worker.start(home / f"claims-{name}.log", concurrency=1))
+
+            eventually(lambda: queued() == LETTERS, 30)
+
+            assert queued(busy) == LETTERS
+        eventually(lambda: queued() == 0, 30)
+    assert len({row.task_id for row in sql("SELECT DISTINCT task_id FROM commands WHERE verb = 'spawn'")}) > 1
+    assert violations() == {}
+
+
+def test_the_limit_of_a_claim_counts_only_what_could_be_locked(quiet: Project) -> None:
+    busy, *others = [quiet.born() for _ in range(6)]
+    sql(COPY_LETTERS, letters=LETTERS, agent=busy)
+    for other in others:
+        quiet.send(other, "pause")
+
+    with held(busy), begin(Guard.DRAIN) as db:
+        claim = drains.claim(db, limit=5)
+
+    assert {str(id_) for id_ in claim.agents} == set(others)
+    assert claim.full
+
+
+def test_an_agent_claimed_with_an_empty_mailbox_does_not_end_the_loop(quiet: Project) -> None:
+    agent = quiet.born()
+    quiet.send(agent, "pause")
+    with begin(Guard.DRAIN) as db:
+        claim = drains.claim(db, limit=5)
+        run(db, "UPDATE commands SET state = 'cancelled', closed_at = now() WHERE state = 'queued'")
+        batch = Drainer(0).drain(db, claim)
+
+    assert (batch.empty, batch.outcomes) == (False, [])
+    assert drain().empty
+
+
+def test_a_mailbox_is_emptied_in_the_order_of_acceptance_fifty_at_a_time(quiet: Project) -> None:
+    agent = quiet.born()
+    sql(COPY_LETTERS, letters=120, agent=agent)
+
+    sizes = [len(drain().outcomes) for _ in range(4)]
+
+    assert sizes == [50, 50, 20, 0]
+    versions = sql("SELECT version FROM commands WHERE verb <> 'spawn' ORDER BY seq")
+    assert [row.version for row in versions] == list(range(2, 122))
+
+
+def test_the_door_accepts_while_a_drain_has_the_agent(quiet: Project) -> None:
+    agent = quiet.born()
+
+    with held(agent):
+        began = time.monotonic()
+        quiet.send(agent, "pause")
+        assert quiet.api.post(f"{quiet.agent(agent)}/usage", {"entries": [{"report_id": "1"}]}).status_code == 202
+        issue = quiet.api.post(f"{quiet.path}/issues", {"title": "Look", "assigned_agent_id": agent})
+        assert issue.status_code == 201, "a foreign key's lock must not wait for the drain's"
+        assert time.monotonic() - began < 1
+
+    settle()
+    assert quiet.api.get(quiet.agent(agent)).json["status"] == "paused"  # type: ignore[index]
+
+
+def test_cancel_waits_for_a_drain_that_has_read_the_command_and_is_told_that_it_was_applied(quiet: Project) -> None:
+    agent = quiet.born()
+    pause = quiet.send(agent, "pause")["id"]
+    with ThreadPoolExecutor(1) as pool:
+        with begin(Guard.DRAIN) as db:
+            batch = Drainer(0).drain(db, drains.claim(db, 5))
+            told = pool.submit(
+                quiet.api.client.post, f"/api/v1/{quiet.path}/commands/{pause}/cancel", headers=key(quiet)
+            )
+            time.sleep(0.2)  # long enough for a cancel that does not wait
+            assert not told.done()
+        answer = told.result(timeout=5)
+
+    assert [outcome.state for outcome in batch.outcomes] == ["applied"]
+    assert answer.status_code == 409
+    assert "is applied already" in answer.json["detail"]
+
+
+def key(project: Project) -> dict[str, str]:
+    """The header that says who calls."""
+    return {"Authorization": f"Bearer {project.api.key}"}
+
+
+def test_cancel_gives_up_on_an_agent_that_stays_locked(quiet: Project) -> None:
+    agent = quiet.born()
+    pause = quiet.send(agent, "pause")["id"]
+
+    with held(agent):
+        answer = quiet.api.post(f"{quiet.path}/commands/{pause}/cancel")
+
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+    assert quiet.command(pause)["state"] == "queued"
+
+
+def test_a_worker_that_stands_still_in_a_transaction_loses_its_agents_and_its_commit(quiet: Project) -> None:
+    agent = quiet.born()
+    pause = quiet.send(agent, "pause")["id"]
+    began = time.monotonic()
+
+    with pytest.raises(Unavailable):
+        _stand_still()
+
+    assert time.monotonic() - began < 10
+    assert quiet.command(pause)["task_id"] == "a-task"
+    assert violations() == {}
+
+
+def _stand_still() -> None:
+    with begin(Guard.DRAIN) as db:
+        Drainer(0, "frozen").drain(db, drains.claim(db, 5))
+        eventually(lambda: drain().count("applied") == 1)  # somebody else, while we say nothing
+        db.execute(text("SELECT 1"))
