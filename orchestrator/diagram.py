@@ -71,7 +71,7 @@ def _told() -> str:
 
 
 def _ways(moves: dict[Status | None, Status]) -> str:
-    """ "from idle or working to paused"."""
+    """As in: from idle or working to paused."""
     sources = [str(before) for before in moves if before is not None]
     (target,) = set(moves.values())
     return f"from {' or '.join(sources)} to {target}" if sources else f"to {target}"
