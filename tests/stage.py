@@ -1,6 +1,7 @@
 """What tests act with: the API as one caller sees it, a project to act in, a worker process, and waiting for facts."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, Self
 from uuid import UUID, uuid4
 
@@ -57,18 +59,27 @@ def settle() -> None:
 
 @contextmanager
 def statements(guard: Guard = Guard.DOOR) -> Iterator[list[str]]:
-    """The SQL that goes through one of this process's engines inside the block. (What goes through
-    orchestrator/pipeline.py, past SQLAlchemy, is not seen.)"""
-    sent: list[str] = []
+    """What one of this process's engines has the server do inside the block, as the server names it: `["BEGIN",
+    "INSERT 0 1", "COMMIT"]`. Complete once the block has ended; read from the wire, so that nothing is overlooked."""
+    done: list[str] = []
 
-    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        sent.append(statement)
+    with TemporaryFile("w+") as wire:
 
-    event.listen(engine(guard), "before_cursor_execute", note)
-    try:
-        yield sent
-    finally:
-        event.remove(engine(guard), "before_cursor_execute", note)
+        def trace(connection: Any, *_: Any) -> None:
+            connection.pgconn.trace(wire.fileno())
+
+        def stop(connection: Any, *_: Any) -> None:
+            connection.pgconn.untrace()
+
+        event.listen(engine(guard), "checkout", trace)
+        event.listen(engine(guard), "checkin", stop)
+        try:
+            yield done
+        finally:
+            event.remove(engine(guard), "checkout", trace)
+            event.remove(engine(guard), "checkin", stop)
+        wire.seek(0)
+        done += re.findall(r'\tCommandComplete\t "(.+)"', wire.read())
 
 
 def is_problem(answer: Any, status: int, code: str | None = None) -> bool:
