@@ -16,9 +16,11 @@ from orchestrator import db as database
 from orchestrator import limits
 from orchestrator.bootstrap import prepare
 from orchestrator.settings import settings
+from tests.redis_server import OwnRedis, forget_redis
 from tests.stage import Api, Project, Worker
 from tests.surface import Scene
 from tests.wire import Gunicorn
+from workers.app import app as celery
 
 CACHES = (settings, database.engine, limits.limits, limits._shares, limits._script)
 
@@ -94,6 +96,17 @@ def apart(servers: tuple[str, str], template: tuple[str, str], world: None) -> I
 def scene(app: OpenAPI, template: tuple[str, str], apart: str) -> Scene:
     """One of each thing there is, in the module's own database."""
     return Scene.set(Api(app.test_client(), template[1]))
+
+
+@pytest.fixture
+def own_redis(world: None, tmp_path: Path) -> Iterator[OwnRedis]:
+    """A Redis of this test's own: for this process's door, and for all processes the test starts."""
+    with OwnRedis.start(tmp_path) as server, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ORCH_REDIS_URL", server.url)
+        patch.setattr(celery.conf, "broker_write_url", server.url)
+        forget_redis()
+        yield server
+    forget_redis()
 
 
 @pytest.fixture

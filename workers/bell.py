@@ -28,17 +28,13 @@ def ring() -> None:
 
 def ring_now() -> None:
     """The same, from this thread: publishes unless an unanswered bell is already out."""
-    if not link().attempt(_raise_flag, otherwise=False):
-        RINGS.labels("coalesced").inc()
-        return
-    try:
-        publish()
-    except (OperationalError, OSError):
+    raised = link().attempt(_raise_flag, otherwise=None)
+    if raised is None:
         RINGS.labels("failed").inc()
-        link().rest()
-        link().attempt(lambda client: client.delete(FLAG), otherwise=0)
+    elif not raised:
+        RINGS.labels("coalesced").inc()
     else:
-        RINGS.labels("rung").inc()
+        _publish_or_lower_flag()
 
 
 def publish(**options: Any) -> None:
@@ -48,11 +44,26 @@ def publish(**options: Any) -> None:
 
 def answer() -> None:
     """The worker's side: clear the flag first, then look; mail that comes after the look rings again."""
-    link().attempt(lambda client: client.delete(FLAG), otherwise=0)
+    link().attempt(_lower_flag, otherwise=0)
 
 
 def _raise_flag(client: Any) -> bool:
     return bool(client.set(FLAG, 1, nx=True, px=FLAG_MILLISECONDS))
+
+
+def _publish_or_lower_flag() -> None:
+    try:
+        publish()
+    except (OperationalError, OSError):
+        RINGS.labels("failed").inc()
+        link().attempt(_lower_flag, otherwise=0)  # before the rest, in which nothing is tried
+        link().rest()
+    else:
+        RINGS.labels("rung").inc()
+
+
+def _lower_flag(client: Any) -> int:
+    return int(client.delete(FLAG))
 
 
 class _Ringer(Thread):
