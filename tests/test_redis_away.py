@@ -1,0 +1,115 @@
+"""Redis wiped, stopped, lost and frozen under a running fleet: nothing that was accepted is lost, nobody waits long."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from threading import Event
+
+import httpx2
+import pytest
+
+from tests.redis_server import OwnRedis
+from tests.stage import Project, Worker, eventually, sql, violations
+from tests.wire import Gunicorn
+
+COMMANDS = 500
+CLIENTS = 10
+
+
+@pytest.fixture
+def http(quiet: Project, own_redis: OwnRedis, tmp_path: Path) -> Iterator[httpx2.Client]:
+    """What speaks to a web process of this test's own, whose worker is at work already."""
+    key = {"Authorization": f"Bearer {quiet.api.key}"}
+    with ExitStack() as stack:
+        web = stack.enter_context(Gunicorn.start(tmp_path / "web.log"))
+        stack.enter_context(Worker.start(tmp_path / "worker.log"))
+        client = stack.enter_context(httpx2.Client(base_url=f"http://127.0.0.1:{web.port}/api/v1/", headers=key))
+        quiet.spawn(wait=False)
+        eventually(lambda: queued() == 0, 30)
+        yield client
+
+
+@pytest.fixture
+def agent(quiet: Project, http: httpx2.Client) -> str:
+    """The address of an idle agent."""
+    wanted = {"agent_type_id": quiet.type_id, "name": "scout"}
+    return quiet.agent(http.post(f"{quiet.path}/agents", json=wanted, headers={"Prefer": "wait=10"}).json()["id"])
+
+
+def queued() -> int:
+    """How many commands wait."""
+    return int(sql("SELECT count(*) AS n FROM commands WHERE state = 'queued'")[0].n)
+
+
+def paused(http: httpx2.Client, agent: str) -> bool:
+    """Whether the agent is, for those who look."""
+    return bool(http.get(agent).json()["status"] == "paused")
+
+
+def pause_at_once(http: httpx2.Client, agent: str) -> None:
+    """The door takes the command, and within a second."""
+    began = time.monotonic()
+    answer = http.post(f"{agent}/pause")
+    assert time.monotonic() - began < 1
+    assert answer.status_code == 202, answer.text
+
+
+@contextmanager
+def wiped_again_and_again(redis: OwnRedis) -> Iterator[list[float]]:
+    """Redis loses all it knows, every 50 ms; when it did."""
+    done, times = Event(), list[float]()
+
+    def wipe() -> None:
+        while not done.wait(0.05):
+            redis.client.flushall()
+            times.append(time.monotonic())
+
+    with ThreadPoolExecutor(1) as pool:
+        wiping = pool.submit(wipe)
+        try:
+            yield times
+        finally:
+            done.set()
+        wiping.result()
+
+
+def test_wiped_under_five_hundred_concurrent_commands(quiet: Project, http: httpx2.Client, own_redis: OwnRedis) -> None:
+    wanted = {"agent_type_id": quiet.type_id, "name": "scout"}
+
+    def one(_: int) -> int:
+        return int(http.post(f"{quiet.path}/agents", json=wanted).status_code)
+
+    with wiped_again_and_again(own_redis) as wipes, ThreadPoolExecutor(CLIENTS) as pool:
+        answers = list(pool.map(one, range(COMMANDS)))
+    eventually(lambda: queued() == 0, 10)
+
+    assert answers == [202] * COMMANDS
+    assert len(wipes) >= 5
+    assert sql("SELECT count(*) AS n FROM agents WHERE status = 'idle'")[0].n == COMMANDS + 1
+    assert violations() == {}
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["kept", "lost"])
+def test_stopped_and_started_again(http: httpx2.Client, agent: str, own_redis: OwnRedis, kept: bool) -> None:
+    own_redis.stop()
+    for _ in range(3):
+        pause_at_once(http, agent)
+    if not kept:
+        own_redis.lose()
+    assert not paused(http, agent)
+
+    own_redis.begin()
+
+    eventually(lambda: paused(http, agent), 10)
+    assert violations() == {}
+
+
+def test_frozen(http: httpx2.Client, agent: str, own_redis: OwnRedis) -> None:
+    with own_redis.frozen():
+        for _ in range(5):
+            pause_at_once(http, agent)
+
+    eventually(lambda: paused(http, agent), 10)
+    assert violations() == {}
