@@ -25,7 +25,7 @@ class Guard(Enum):
     DOOR = "-c lock_timeout=2s -c statement_timeout=5s -c idle_in_transaction_session_timeout=5s -c jit=off"
     DRAIN = (
         "-c transaction_timeout=8s -c idle_in_transaction_session_timeout=5s -c lock_timeout=3s -c jit=off"
-        " -c enable_hashjoin=off -c enable_mergejoin=off"
+        " -c enable_sort=off -c enable_hashjoin=off -c enable_mergejoin=off"
     )
     TOOL = "-c lock_timeout=5s -c statement_timeout=10min"
 

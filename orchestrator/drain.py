@@ -20,6 +20,12 @@ MAILBOX = 50
 """Commands taken from one agent's mailbox per batch, so that one busy agent does not fill a batch."""
 
 
+Place = tuple[int, float, int]
+"""Where a command stands in the queue: lane, turn, seq."""
+
+FRONT: Place = (0, 0.0, 0)
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """The agents this transaction has locked: those with mail, those with uncounted usage; full when more may wait."""
@@ -27,6 +33,8 @@ class Claim:
     mail: Sequence[UUID]
     usage: Sequence[UUID]
     full: bool = False
+    resume_at: Place = FRONT
+    """Where the next claim may begin: closed commands that an old snapshot keeps in the index lie before it."""
 
     @property
     def agents(self) -> list[UUID]:
@@ -74,8 +82,8 @@ class Batch:
 # The LIMIT stands outside the lock: inside a subquery, one locked agent with a long mailbox would fill it, and the
 # claim would come back empty while thousands wait. NO KEY, because foreign keys at the door take a key-share lock.
 _CLAIM_MAIL = text("""
-    SELECT a.id FROM commands c JOIN agents a ON a.id = c.agent_id
-    WHERE c.state = 'queued'
+    SELECT a.id, c.lane, c.turn, c.seq FROM commands c JOIN agents a ON a.id = c.agent_id
+    WHERE c.state = 'queued' AND (c.lane, c.turn, c.seq) >= (:lane, :turn, :seq)
     ORDER BY c.lane, c.turn, c.seq LIMIT :limit
     FOR NO KEY UPDATE OF a SKIP LOCKED
 """)
@@ -133,11 +141,18 @@ class Drainer:
         return Batch(load.claim, outcomes, len(sums))
 
 
-def claim(db: Connection, limit: int) -> Claim:
+def claim(db: Connection, limit: int, start: Place = FRONT) -> Claim:
     """Lock agents that nobody else is draining, by up to `limit` waiting commands and as many uncounted entries."""
-    found = together(db, (_CLAIM_MAIL, {"limit": limit}), (_CLAIM_USAGE, {"limit": limit}))
-    mail, usage = ([row.id for row in cursor] for cursor in found)
-    return Claim(list(dict.fromkeys(mail)), list(dict.fromkeys(usage)), full=max(len(mail), len(usage)) >= limit)
+    place = dict(zip(("lane", "turn", "seq"), start, strict=True))
+    mail, usage = together(db, (_CLAIM_MAIL, {"limit": limit} | place), (_CLAIM_USAGE, {"limit": limit}))
+    letters, entries = mail.fetchall(), usage.fetchall()
+    full = max(len(letters), len(entries)) >= limit
+    resume_at = (letters[0].lane, letters[0].turn, letters[0].seq) if letters and full else FRONT
+    return Claim(_once(letters), _once(entries), full, resume_at)
+
+
+def _once(rows: list[Any]) -> list[UUID]:
+    return list(dict.fromkeys(row.id for row in rows))
 
 
 def claim_one(db: Connection, agent_id: UUID) -> Claim:

@@ -44,11 +44,13 @@ _WRITE_EVENTS = text("""
         CAST(:changes AS jsonb[]), CAST(:actor_type AS text[]), CAST(:actor_id AS uuid[]), CAST(:reason AS text[]),
         CAST(:at AS timestamptz[]))
 """)
+# Open is "not closed" here, which is the same as 'queued': before the planner has learnt of a sudden backlog it would
+# take the partial index of what is queued, and read the whole backlog for each batch.
 _CLOSE_COMMANDS = text("""
     UPDATE commands c SET state = n.state, version = n.version, error = n.error, closed_at = :at, task_id = :task_id
     FROM unnest(CAST(:id AS uuid[]), CAST(:state AS text[]), CAST(:version AS bigint[]), CAST(:error AS jsonb[]))
         AS n (id, state, version, error)
-    WHERE c.id = n.id AND c.state = 'queued'
+    WHERE c.id = n.id AND c.closed_at IS NULL
 """)
 _COUNT = text("""
     INSERT INTO project_counters AS k (project_id, slot, idle, working, waiting, paused, terminated,

@@ -27,12 +27,14 @@ log = logs.logger("worker")
 
 @app.task(name="orchestrator.drain", bind=True)
 def drain(self: Any, **_: Any) -> dict[str, int]:
-    """Empty mailboxes until a claim comes back empty or the budget is used. The small result is for Flower."""
+    """Empty mailboxes until a claim from the front is empty or the budget is used. The small result is for Flower."""
     bell.answer()
     began = time.monotonic()
     done: Counter[str] = Counter(applied=0, rejected=0, dead=0, folded=0, batches=0)
     drainer = Drainer(slot(), self.request.id)
-    while not (batch := _one_batch(drainer, done)).empty:
+    start = drains.FRONT
+    while not (batch := _one_batch(drainer, start, done)).empty or start != drains.FRONT:
+        start = batch.claim.resume_at
         if batch.claim.full:
             bell.ring_now()  # an idle worker joins
         if time.monotonic() - began > BUDGET_SECONDS:
@@ -75,11 +77,11 @@ def ring_for_overdue() -> bool:
     return overdue
 
 
-def _one_batch(drainer: Drainer, done: Counter[str]) -> Batch:
+def _one_batch(drainer: Drainer, start: drains.Place, done: Counter[str]) -> Batch:
     claim = drains.Claim((), ())
     try:
         with begin(Guard.DRAIN) as db:
-            claim = drains.claim(db, CLAIM)
+            claim = drains.claim(db, CLAIM, start)
             batch = drainer.drain(db, claim) if claim.agents else Batch(claim)
     except Unavailable:
         raise
