@@ -14,7 +14,6 @@ from tempfile import TemporaryFile
 from typing import Any, Self
 from uuid import UUID, uuid4
 
-import httpx2
 from flask.testing import FlaskClient
 from sqlalchemy import Connection, event, text
 from werkzeug.test import TestResponse
@@ -254,51 +253,3 @@ class Worker:
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, 9)
                 process.wait(timeout=5)
-
-
-_SERVE = """
-from werkzeug.serving import make_server
-from web import create_app
-server = make_server("127.0.0.1", 0, create_app(), threaded=True)
-print(server.port, flush=True)
-server.serve_forever()
-"""
-
-
-@dataclass
-class Web:
-    """The web application as a process of its own."""
-
-    process: subprocess.Popen[bytes]
-    log: Path
-    http: httpx2.Client
-
-    @classmethod
-    @contextmanager
-    def start(cls, log: Path, **environment: str) -> Iterator[Self]:
-        """Start one on a free port and wait until it listens; it ends with the block."""
-        with log.open("ab") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-W", "ignore", "-c", _SERVE],
-                cwd=ROOT,
-                env=os.environ | environment,
-                stdout=subprocess.PIPE,
-                stderr=output,
-            )
-        try:
-            assert process.stdout is not None
-            port = process.stdout.readline().decode().strip()
-            assert port, log.read_text()
-            with process.stdout, httpx2.Client(base_url=f"http://127.0.0.1:{port}/api/v1/", timeout=60) as http:
-                yield cls(process, log, http)
-        finally:
-            process.kill()
-            process.wait(timeout=5)
-
-    def __call__(self, method: str, path: str, key: str | None, body: Any = None, **headers: str) -> httpx2.Response:
-        """One request; path and header names as in `Api`."""
-        given = {name.replace("_", "-"): value for name, value in headers.items()}
-        given |= {} if key is None else {"Authorization": f"Bearer {key}"}
-        more = {} if body is None else {"json": body}
-        url = self.http.base_url.copy_with(path=path) if path.startswith("/") else path
-        return self.http.request(method, url, headers=given, **more)

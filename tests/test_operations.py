@@ -13,9 +13,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import create_engine, make_url, text
 
 from orchestrator import verify
-from orchestrator.link import Link, link
-from orchestrator.settings import settings
-from tests.stage import WAIT, Api, Project, Web, Worker, drain, eventually, sql
+from tests.redis_server import forget_redis
+from tests.stage import WAIT, Api, Project, Worker, drain, eventually, sql
+from tests.wire import Gunicorn
 from web.waiters import waiters
 from workers import tasks
 
@@ -35,18 +35,6 @@ def heard(worker: Worker) -> None:
     """This process has heard the session's worker."""
     del worker
     eventually(lambda: tasks.canary.apply_async() and waiters().heard.is_set(), 20)
-
-
-KEPT: list[Link] = []
-"""A link that is let go closes its connections under the threads that still listen on them."""
-
-
-def forget_redis() -> None:
-    """Let this process read its settings, and look for Redis, anew."""
-    KEPT.append(link())
-    settings.cache_clear()
-    link.cache_clear()
-    link()  # at once: a listening thread that was about to make one would leave it behind after the test
 
 
 @pytest.fixture
@@ -209,7 +197,7 @@ def test_the_metrics_are_told_without_the_database_too(closed_database: Project)
 
 def test_the_metrics_of_two_processes_are_one_sum(admin: Api, tmp_path: Path) -> None:
     with ExitStack() as stack:
-        start = (Web.start(tmp_path / f"web-{n}.log", PROMETHEUS_MULTIPROC_DIR=str(tmp_path)) for n in range(2))
+        start = (Gunicorn.start(tmp_path / f"web-{n}.log", PROMETHEUS_MULTIPROC_DIR=str(tmp_path)) for n in range(2))
         webs = [stack.enter_context(each) for each in start]
         for web in webs:
             for _ in range(3):
@@ -236,20 +224,22 @@ def test_the_invariants_are_judged_for_superusers_only(quiet: Project) -> None:
 
 
 @pytest.fixture
-def journal(quiet: Project, tmp_path: Path) -> Iterator[tuple[Web, Path]]:
+def journal(quiet: Project, tmp_path: Path) -> Iterator[tuple[Gunicorn, Path]]:
     """A web process on the quiet database that logs everything, and its log."""
     del quiet
-    with Web.start(tmp_path / "web.log", ORCH_LOG_LEVEL="debug") as web:
+    with Gunicorn.start(tmp_path / "web.log", ORCH_LOG_LEVEL="debug") as web:
         yield web, web.log
 
 
 def lines(log: Path, **wanted: Any) -> list[Line]:
-    """The lines of a log, each a JSON object, that have these values."""
-    read = [json.loads(line) for line in log.read_text().splitlines()]
+    """The lines of a log, each a JSON object but for the server's own few at its start, that have these values."""
+    read = [json.loads(line) for line in log.read_text().splitlines() if "[INFO]" not in line]
     return [line for line in read if wanted.items() <= line.items()]
 
 
-def test_each_line_of_the_log_is_an_object_that_names_its_request(quiet: Project, journal: tuple[Web, Path]) -> None:
+def test_each_line_of_the_log_is_an_object_that_names_its_request(
+    quiet: Project, journal: tuple[Gunicorn, Path]
+) -> None:
     web, log = journal
     body = {"agent_type_id": quiet.type_id, "name": "scout"}
 
@@ -267,7 +257,7 @@ def test_each_line_of_the_log_is_an_object_that_names_its_request(quiet: Project
     assert all(line["timestamp"].endswith("Z") for line in lines(log))
 
 
-def test_a_surprise_is_logged_with_its_trace_and_told_without(quiet: Project, journal: tuple[Web, Path]) -> None:
+def test_a_surprise_is_logged_with_its_trace_and_told_without(quiet: Project, journal: tuple[Gunicorn, Path]) -> None:
     web, log = journal
     sql("ALTER TABLE issues RENAME TO elsewhere")
 
@@ -280,7 +270,7 @@ def test_a_surprise_is_logged_with_its_trace_and_told_without(quiet: Project, jo
     assert not any(word in json.dumps(answer) for word in ("issues WHERE", "relation", "SELECT"))
 
 
-def test_the_log_holds_no_secret_and_no_address_of_a_person(quiet: Project, journal: tuple[Web, Path]) -> None:
+def test_the_log_holds_no_secret_and_no_address_of_a_person(quiet: Project, journal: tuple[Gunicorn, Path]) -> None:
     web, log = journal
     key, address = quiet.api.key, f"{uuid4().hex}@example.org"
     user = web("POST", "users", key, {"email": address}).json()

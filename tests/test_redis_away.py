@@ -21,14 +21,14 @@ CLIENTS = 10
 @pytest.fixture
 def http(quiet: Project, own_redis: OwnRedis, tmp_path: Path) -> Iterator[httpx2.Client]:
     """What speaks to a web process of this test's own, whose worker is at work already."""
-    key = {"Authorization": f"Bearer {quiet.api.key}"}
     with ExitStack() as stack:
         web = stack.enter_context(Gunicorn.start(tmp_path / "web.log"))
         stack.enter_context(Worker.start(tmp_path / "worker.log"))
-        client = stack.enter_context(httpx2.Client(base_url=f"http://127.0.0.1:{web.port}/api/v1/", headers=key))
         quiet.spawn(wait=False)
         eventually(lambda: queued() == 0, 30)
-        yield client
+        web.http.headers["Authorization"] = f"Bearer {quiet.api.key}"
+        web.http.base_url = web.http.base_url.join("/api/v1/")
+        yield web.http
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ from uuid import uuid4
 import pytest
 
 from orchestrator.ledger import FOLD_AT_MOST
-from tests.stage import WAIT, Project, Web, drain, eventually, settle, sql, violations
+from tests.stage import WAIT, Project, drain, eventually, settle, sql, violations
+from tests.wire import Gunicorn
 from web.waiters import waiters
 
 NOW = datetime.now(UTC)
@@ -128,7 +129,7 @@ def test_a_hundred_parallel_duplicates_through_two_processes_count_once(project:
                 assert answer.status_code == 202, answer.text
                 return answer.json() if number % 2 else answer.json
 
-    with Web.start(home / "web-usage.log") as web, ThreadPoolExecutor(100) as pool:
+    with Gunicorn.start(home / "web-usage.log") as web, ThreadPoolExecutor(100) as pool:
         answers = list(pool.map(send, range(100)))
 
     assert sum(answer["accepted"] for answer in answers) == 30

@@ -1,4 +1,4 @@
-"""What no test client can say: bytes on a socket, to the web server as production runs it."""
+"""The web server as production runs it, as a process: requests over HTTP, and what no client would say: bytes."""
 
 import json
 import os
@@ -13,6 +13,8 @@ from email.message import Message
 from email.parser import BytesParser
 from pathlib import Path
 from typing import Any, Self
+
+import httpx2
 
 from tests.stage import ROOT, eventually
 
@@ -52,6 +54,7 @@ class Gunicorn:
     process: subprocess.Popen[bytes]
     log: Path
     port: int
+    http: httpx2.Client
 
     @classmethod
     @contextmanager
@@ -61,15 +64,20 @@ class Gunicorn:
         with log.open("wb") as output:
             process = subprocess.Popen(command, cwd=ROOT, env=os.environ | environment, stdout=output, stderr=output)
         try:
-            found = eventually(lambda: re.search(r"Listening at: http://127\.0\.0\.1:(\d+)", log.read_text()), 30)
-            running = cls(process, log, int(found[1]))
-            assert running.ask(b"GET /healthz HTTP/1.1", None).status_code == 200, (
-                log.read_text()
-            )  # it listens before it can answer
-            yield running
+            found = eventually(lambda: re.search(r"Listening at: (http://127\.0\.0\.1:(\d+))", log.read_text()), 30)
+            with httpx2.Client(base_url=found[1], timeout=60) as http:
+                assert http.get("/healthz").status_code == 200, log.read_text()  # it listens before it can answer
+                yield cls(process, log, int(found[2]), http)
         finally:
             process.terminate()
             process.wait(timeout=40)
+
+    def __call__(self, method: str, path: str, key: str | None, body: Any = None, **headers: str) -> httpx2.Response:
+        """One well-formed request; path and header names as in `stage.Api`."""
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        given |= {} if key is None else {"Authorization": f"Bearer {key}"}
+        more = {} if body is None else {"json": body}
+        return self.http.request(method, path if path.startswith("/") else f"/api/v1/{path}", headers=given, **more)
 
     def send(self, *pieces: bytes, half_close: bool = False) -> bytes:
         """All that the server says to these bytes, until it closes the connection."""
