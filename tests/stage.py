@@ -121,6 +121,24 @@ def run(db: Connection, statement: str, **values: Any) -> list[Any]:
     return list(result.all()) if result.returns_rows else []
 
 
+def multiply(agent_id: str, more: int) -> None:
+    """Queue the births of so many agents like this one, past the door, which would take its time."""
+    sql(_MORE_AGENTS, agent=agent_id, more=more)
+
+
+_MORE_AGENTS = """
+    WITH more AS (
+        INSERT INTO agents (id, project_id, agent_type_id, name)
+        SELECT gen_random_uuid(), project_id, agent_type_id, name
+        FROM agents CROSS JOIN generate_series(1, :more) WHERE id = :agent
+        RETURNING id, project_id
+    )
+    INSERT INTO commands (id, project_id, agent_id, verb, payload, actor_id)
+    SELECT gen_random_uuid(), more.project_id, more.id, 'spawn', c.payload, c.actor_id
+    FROM more CROSS JOIN commands c WHERE c.agent_id = :agent AND c.verb = 'spawn'
+"""
+
+
 @dataclass(frozen=True)
 class Api:
     """The API as one caller sees it. A path that does not begin with a slash is below /api/v1."""

@@ -13,7 +13,7 @@ from sqlalchemy import event
 from orchestrator.db import Guard, engine
 from orchestrator.link import REST_SECONDS
 from tests.redis_server import OwnRedis
-from tests.stage import Project, Worker, eventually, sql, violations
+from tests.stage import Project, Worker, eventually, multiply, sql, violations
 from workers import bell, tasks
 
 QUEUE = "commands"
@@ -108,6 +108,15 @@ def test_a_worker_clears_the_flag_before_it_looks(own_redis: OwnRedis, agent: st
 
     assert applied(command)
     assert seen == [None, None], "the batch, and the claim that comes back empty"
+
+
+@pytest.mark.parametrize(("waiting", "bells"), [(tasks.CLAIM - 1, 0), (tasks.CLAIM, 1)])
+def test_a_full_batch_rings_for_an_idle_worker(own_redis: OwnRedis, agent: str, waiting: int, bells: int) -> None:
+    multiply(agent, waiting)
+
+    tasks.drain()
+
+    assert rung(own_redis) == bells
 
 
 def test_a_bell_that_could_not_be_sent_does_not_silence_the_next(own_redis: OwnRedis) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.db import Guard, begin
 from tests.redis_server import OwnRedis
-from tests.stage import Project, Worker, eventually, is_problem, run, sql, violations
+from tests.stage import Project, Worker, eventually, is_problem, multiply, run, sql, violations
 
 OTHERS = 599
 
@@ -18,18 +18,6 @@ POISON = """
     FROM commands WHERE agent_id = :agent LIMIT 1 RETURNING id
 """
 """An order the door would never accept: what applies it raises."""
-
-COPY_AGENTS = """
-    WITH more AS (
-        INSERT INTO agents (id, project_id, agent_type_id, name)
-        SELECT gen_random_uuid(), project_id, agent_type_id, name
-        FROM agents CROSS JOIN generate_series(1, :more) WHERE id = :agent
-        RETURNING id, project_id
-    )
-    INSERT INTO commands (id, project_id, agent_id, verb, payload, actor_id)
-    SELECT gen_random_uuid(), more.project_id, more.id, 'spawn', c.payload, c.actor_id
-    FROM more CROSS JOIN commands c WHERE c.agent_id = :agent AND c.verb = 'spawn'
-"""
 
 
 @pytest.fixture
@@ -70,7 +58,7 @@ def test_a_bad_command_is_dead_after_five_attempts_and_all_others_are_applied(pr
     first = project.send(agent, "pause")["id"]
     bad = poison(agent)
     last = project.send(agent, "resume")["id"]
-    sql(COPY_AGENTS, more=OTHERS, agent=agent)
+    multiply(agent, OTHERS)
 
     with start():
         eventually(lambda: queued() == 0, 40)

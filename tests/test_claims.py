@@ -14,7 +14,7 @@ from orchestrator import drain as drains
 from orchestrator.db import Guard, begin
 from orchestrator.drain import Drainer
 from orchestrator.errors import Unavailable
-from tests.stage import Project, Worker, drain, eventually, run, settle, sql, violations
+from tests.stage import Project, Worker, drain, eventually, multiply, run, settle, sql, violations
 from workers import tasks
 
 LETTERS = 600
@@ -25,17 +25,6 @@ COPY_LETTERS = """
     INSERT INTO commands (id, project_id, agent_id, verb, payload, actor_id)
     SELECT gen_random_uuid(), project_id, agent_id, CASE n % 2 WHEN 0 THEN 'resume' ELSE 'pause' END, '{}', actor_id
     FROM commands CROSS JOIN generate_series(1, :letters) n WHERE verb = 'spawn' AND agent_id = :agent ORDER BY n
-"""
-
-COPY_SPAWNS = """
-    WITH copies AS (
-        INSERT INTO commands (id, project_id, agent_id, verb, payload, actor_id)
-        SELECT gen_random_uuid(), project_id, gen_random_uuid(), verb, payload, actor_id
-        FROM commands CROSS JOIN generate_series(1, :others) WHERE verb = 'spawn' AND agent_id = :agent
-        RETURNING project_id, agent_id
-    )
-    INSERT INTO agents (id, project_id, agent_type_id, name)
-    SELECT copies.agent_id, copies.project_id, a.agent_type_id, a.name FROM copies JOIN agents a ON a.id = :agent
 """
 
 
@@ -59,7 +48,7 @@ def test_a_locked_agent_with_a_long_mailbox_holds_up_nobody_else_in_two_workers(
     sql(COPY_LETTERS, letters=LETTERS, agent=busy)
     with ExitStack() as stack:
         with held(busy):
-            sql(COPY_SPAWNS, others=OTHERS, agent=busy)
+            multiply(busy, OTHERS)
             for name in ("one", "two"):
                 stack.enter_context(Worker.start(home / f"claims-{name}.log", concurrency=1))
 
@@ -74,7 +63,7 @@ def test_a_locked_agent_with_a_long_mailbox_holds_up_nobody_else_in_two_workers(
 def test_claims_do_not_step_again_over_all_that_an_old_snapshot_keeps(
     quiet: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sql(COPY_SPAWNS, others=BACKLOG, agent=quiet.born())
+    multiply(quiet.born(), BACKLOG)
     monkeypatch.setattr(tasks, "BUDGET_SECONDS", 60)
     before = _index_entries_read()
 

@@ -1,6 +1,7 @@
 """Commands: accepted with 202, waited for, listed, told of, and taken back as long as they are queued."""
 
 import random
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -103,7 +104,12 @@ def test_a_look_that_waited_in_vain_shows_the_command_as_it_is(quiet: Project) -
     assert (answer.status_code, answer.json) == (200, command)
 
 
-def test_a_waiter_is_answered_by_the_workers_word_and_not_by_a_poll(project: Project) -> None:
+def test_a_waiter_is_answered_by_the_workers_word_and_not_by_a_poll(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = sys.modules[waiters.__module__]  # the package has a function of its name
+    monkeypatch.setattr(module, "FIRST_LOOK_SECONDS", 2)
+    monkeypatch.setattr(module, "LOOK_SECONDS", 60)
     agent, took = project.spawn()["id"], []
 
     for verb in ["pause", "resume"] * 10:

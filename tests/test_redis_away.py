@@ -16,13 +16,15 @@ from tests.wire import Gunicorn
 
 COMMANDS = 500
 CLIENTS = 10
+LIMITS = '{"spawn": "off", "get": "off"}'
+"""A pause has its limit, and so asks Redis."""
 
 
 @pytest.fixture
 def http(quiet: Project, own_redis: OwnRedis, tmp_path: Path) -> Iterator[httpx2.Client]:
     """What speaks to a web process of this test's own, whose worker is at work already."""
     with ExitStack() as stack:
-        web = stack.enter_context(Gunicorn.start(tmp_path / "web.log"))
+        web = stack.enter_context(Gunicorn.start(tmp_path / "web.log", ORCH_LIMITS=LIMITS))
         stack.enter_context(Worker.start(tmp_path / "worker.log"))
         quiet.spawn(wait=False)
         eventually(lambda: queued() == 0, 30)
@@ -45,7 +47,9 @@ def queued() -> int:
 
 def paused(http: httpx2.Client, agent: str) -> bool:
     """Whether the agent is, for those who look."""
-    return bool(http.get(agent).json()["status"] == "paused")
+    answer = http.get(agent)
+    assert answer.status_code == 200, answer.text
+    return bool(answer.json()["status"] == "paused")
 
 
 def pause_at_once(http: httpx2.Client, agent: str) -> None:

@@ -3,22 +3,10 @@
 import pytest
 
 from orchestrator.db import Guard
-from tests.stage import Project, drain, settle, sql, statements, violations
+from tests.stage import Project, drain, multiply, settle, sql, statements, violations
 
 ACCEPTED = "SELECT 1"
 """How the server names a statement that inserts a command and returns it; without a BEGIN it is also one commit."""
-
-COPY_AGENTS = """
-    WITH more AS (
-        INSERT INTO agents (id, project_id, agent_type_id, name)
-        SELECT gen_random_uuid(), project_id, agent_type_id, name
-        FROM agents CROSS JOIN generate_series(1, :more) WHERE id = :agent
-        RETURNING id, project_id
-    )
-    INSERT INTO commands (id, project_id, agent_id, verb, payload, actor_id)
-    SELECT gen_random_uuid(), more.project_id, more.id, 'spawn', c.payload, c.actor_id
-    FROM more CROSS JOIN commands c WHERE c.agent_id = :agent
-"""
 
 PAUSE_ALL = """
     INSERT INTO commands (id, project_id, agent_id, verb, payload, actor_id)
@@ -57,7 +45,7 @@ def test_so_is_any_command_for_one_agent(quiet: Project, verb: str) -> None:
 
 def test_a_batch_takes_at_most_ten_statements_for_one_command_and_for_five_hundred(quiet: Project) -> None:
     agent = quiet.spawn(wait=False)["agent_id"]
-    sql(COPY_AGENTS, agent=agent, more=499)
+    multiply(agent, 499)
     settle()
     costs = []
     for size, among in ((1, f"= '{agent}'"), (500, "IS NOT NULL")):
