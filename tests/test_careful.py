@@ -1,14 +1,17 @@
 """One bad command never stops the others: it is tried five times alone, and given up."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
 from orchestrator.db import Guard, begin
+from orchestrator.drain import Drainer
 from tests.redis_server import OwnRedis
 from tests.stage import Project, Worker, eventually, is_problem, multiply, run, sql, violations
+from workers import tasks
 
 OTHERS = 599
 
@@ -98,3 +101,14 @@ def test_an_attempt_that_the_database_cut_short_does_not_count(project: Project,
         eventually(lambda: state(good) == "applied", 20)
 
     assert violations() == {}
+
+
+def test_an_agent_that_another_drain_has_meanwhile_is_left_to_it(quiet: Project) -> None:
+    agent = quiet.born()
+    command = quiet.send(agent, "pause")["id"]
+
+    with begin(Guard.TOOL) as db:
+        run(db, "SELECT 1 FROM agents WHERE id = :id FOR NO KEY UPDATE", id=agent)
+        assert tasks._one_command(Drainer(0), UUID(agent), Counter()) is None
+
+    assert (state(command), attempts(command)) == ("queued", 0)
