@@ -1,0 +1,32 @@
+"""A worker as a process: what its children share, and what a child's death costs."""
+
+from pathlib import Path
+
+import psutil
+
+from tests.redis_server import OwnRedis
+from tests.stage import Project, Worker, eventually, sql, violations
+
+
+def connections() -> int:
+    """How many the worker has open: one that sweeps, and one for each child that has drained."""
+    wanted = "datname = current_database() AND application_name = 'orch-drain'"
+    return int(sql(f"SELECT count(*) AS n FROM pg_stat_activity WHERE {wanted}")[0].n)
+
+
+def test_a_child_that_dies_is_replaced_and_the_new_one_opens_its_own_connection(
+    quiet: Project, own_redis: OwnRedis, tmp_path: Path
+) -> None:
+    del own_redis
+    agent = quiet.spawn(wait=False)["agent_id"]
+    with Worker.start(tmp_path / "worker.log", concurrency=1) as worker:
+        eventually(lambda: sql("SELECT 1 FROM agents WHERE status = 'idle'"), 30)
+        eventually(lambda: connections() == 2)
+        (child,) = psutil.Process(worker.process.pid).children()
+
+        child.kill()
+        pause = quiet.send(agent, "pause")["id"]
+
+        eventually(lambda: quiet.command(pause)["state"] == "applied", 10)
+        assert connections() == 2, "a copy of the sweep's connection would be used by both"
+    assert violations() == {}
