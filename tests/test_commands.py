@@ -18,6 +18,9 @@ from orchestrator.settings import settings
 from tests.stage import WAIT, Project, drain, eventually, run, settle, sql, violations
 from web.waiters import waiters
 
+WAITERS = sys.modules[waiters.__module__]
+"""The module: its package has a function of its name."""
+
 
 def cancel(project: Project, command_id: str, **headers: str) -> Any:
     """The answer to taking a command back."""
@@ -107,9 +110,8 @@ def test_a_look_that_waited_in_vain_shows_the_command_as_it_is(quiet: Project) -
 def test_a_waiter_is_answered_by_the_workers_word_and_not_by_a_poll(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = sys.modules[waiters.__module__]  # the package has a function of its name
-    monkeypatch.setattr(module, "FIRST_LOOK_SECONDS", 2)
-    monkeypatch.setattr(module, "LOOK_SECONDS", 60)
+    monkeypatch.setattr(WAITERS, "FIRST_LOOK_SECONDS", 2)
+    monkeypatch.setattr(WAITERS, "LOOK_SECONDS", 60)
     agent, took = project.spawn()["id"], []
 
     for verb in ["pause", "resume"] * 10:
@@ -118,6 +120,16 @@ def test_a_waiter_is_answered_by_the_workers_word_and_not_by_a_poll(
         took.append(time.perf_counter() - began)
 
     assert sorted(took)[10] < 0.5, took
+
+
+def test_a_word_that_is_lost_costs_a_second_or_two(quiet: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(WAITERS, "FIRST_LOOK_SECONDS", 60)
+    agent = quiet.born()
+
+    with waiting(quiet, "POST", f"{quiet.agent(agent)}/pause") as answer:
+        drain()  # which tells nobody
+
+        assert answer.result(timeout=5).status_code == 200
 
 
 def test_garbage_on_the_workers_channel_deafens_nobody(project: Project) -> None:
