@@ -38,6 +38,8 @@ TABLE: dict[str | None, dict[str, str]] = {
 TARGETS = {"spawn": "idle", "pause": "paused", "resume": "idle", "terminate": "terminated"}
 """Where a verb leads. `update` leads where its body says."""
 
+Order = tuple[str, dict[str, Any]]
+
 STATUSES = [status for status in TABLE if status]
 
 
@@ -122,13 +124,18 @@ FIELDS = st.fixed_dictionaries(
 )
 
 
-MOVES = ["working"] * 4 + ["waiting"] * 3 + ["idle"] * 2 + ["paused"] * 2 + ["terminated"]
-VERBS = ["resume"] * 2 + ["pause"] * 3 + ["terminate"] * 2
+MOVES = ["working", "working", "waiting", "waiting", "idle", "paused", "terminated"]
+VERBS = ["pause", "pause", "resume", "resume", "terminate"]
 ORDERS = st.one_of(
     st.sampled_from([("update", {"status": status}) for status in MOVES] + [(verb, {}) for verb in VERBS]),
     FIELDS.map(lambda body: ("update", body)),
 )
 """What an agent can be told. Ends are rare among it, for little can be told about an agent that has ended."""
+
+WAYS = st.sampled_from(
+    [[], ["idle", "working"], ["idle", "working", "waiting"], ["working", "waiting"], ["paused"], ["terminated"]]
+)
+"""Where an agent is led before it is told anything: by chance alone few would ever get there."""
 
 ENTRIES = st.fixed_dictionaries(
     {
@@ -176,11 +183,13 @@ class Fleet(RuleBasedStateMachine):
         """A new agent, unborn until it is drained."""
         return self._spawned(given)
 
-    @rule(first=agents, second=agents, orders=st.lists(ORDERS, min_size=3, max_size=8))
-    def order(self, first: Agent, second: Agent, orders: list[tuple[str, dict[str, Any]]]) -> None:
+    @rule(first=agents, second=agents, way=WAYS, orders=st.lists(ORDERS, min_size=1, max_size=6))
+    def order(self, first: Agent, second: Agent, way: list[str], orders: list[Order]) -> None:
         """Some commands for two agents in turn, born or not, or for one."""
+        for status in way:
+            self._ordered(first, "update", {"status": status})
         for agent, (verb, body) in zip(cycle([first, second]), orders, strict=False):
-            self.note(agent, Command(self.project.send(agent.id, verb, **body)["id"], verb, body))
+            self._ordered(agent, verb, body)
 
     @rule(agent=agents, ahead=st.integers(0, 1), body=FIELDS)
     def order_if_match(self, agent: Agent, ahead: int, body: dict[str, Any]) -> None:
@@ -249,6 +258,9 @@ class Fleet(RuleBasedStateMachine):
         agent = self.fleet[made["agent_id"]] = Agent(made["agent_id"])
         self.note(agent, Command(made["id"], "spawn", wanted))
         return agent
+
+    def _ordered(self, agent: Agent, verb: str, body: dict[str, Any]) -> None:
+        self.note(agent, Command(self.project.send(agent.id, verb, **body)["id"], verb, body))
 
     def _named(self, ids: Any) -> list[Agent]:
         return [self.fleet[str(id_)] for id_ in ids if isinstance(id_, UUID)]
