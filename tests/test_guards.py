@@ -219,6 +219,14 @@ def test_what_is_generated_is_committed_as_generated() -> None:
     assert json.loads(docs.PAGE.read_text()) == json.loads(docs.render()), "run `make docs`"
 
 
+def test_each_promise_names_tests_that_there_are() -> None:
+    promises = re.findall(r"^\| [A-Z].+ \| (`tests/.+) \|$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    named = [name for proof in promises for name in re.findall(r"`(tests/\w+\.py)`", proof)]
+
+    assert len(promises) >= 10
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
 def test_no_index_is_named_and_every_requirement_has_its_hash() -> None:
     for lock in ROOT.glob("requirements*.txt"):
         text = lock.read_text()
