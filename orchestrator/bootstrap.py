@@ -6,7 +6,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, create_engine, text
+from sqlalchemy import Connection, Engine, create_engine, exc, text
 from uuid_utils.compat import uuid7
 
 from orchestrator import keys
@@ -25,10 +25,10 @@ def prepare(database_url: str, key_file: Path | None) -> None:
     """Migrate to head; where there is no user yet and a `key_file` is given, make an administrator and write the
     key there, alone in the file, readable by its owner only. Safe to run from several hosts at once.
 
-    Raises SettingsError for a PostgreSQL that is too old.
+    Raises SettingsError for a PostgreSQL that cannot be used, or is too old.
     """
     engine = create_engine(database_url, isolation_level="AUTOCOMMIT")
-    with engine.connect() as lock:
+    with _connect(engine) as lock:
         _check_version(lock)
         lock.execute(_ONE_AT_A_TIME)
         try:
@@ -55,6 +55,14 @@ def head() -> str | None:
 def revision(db: Connection) -> str | None:
     """The revision the database is at."""
     return MigrationContext.configure(db).get_current_revision()
+
+
+def _connect(engine: Engine) -> Connection:
+    try:
+        return engine.connect()
+    except exc.OperationalError as error:
+        why = str(error.orig).strip().splitlines()[0]
+        raise SettingsError(f"PostgreSQL cannot be used: {why}; start it, or correct ORCH_DATABASE_URL") from None
 
 
 def _check_version(db: Connection) -> None:

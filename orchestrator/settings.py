@@ -5,48 +5,85 @@ import re
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import platformdirs
+from annotated_types import Ge, Le
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-Port = Annotated[int, Field(ge=0, le=65535)]
+_TLS_OPTION = r"(ssl_cert_reqs=(none|optional|required)|ssl_(ca_certs|certfile|keyfile)=[^&]+)"
+_TLS_OPTIONS = re.compile(rf"{_TLS_OPTION}(&{_TLS_OPTION})*")
+"""What may follow a `?`: options that the door and Celery read alike. Over any other, one of the two would stumble."""
 
 
 class SettingsError(SystemExit):
     """A value in the environment is wrong; the process ends with one sentence per value."""
 
 
-def _psycopg_url(url: str | None) -> str | None:
-    if url is not None and not url.startswith("postgresql+psycopg://"):
+def _database_url(url: str | None) -> str | None:
+    if url is None:
+        return None
+    if not url.startswith("postgresql+psycopg://"):
         raise ValueError("must begin with postgresql+psycopg://")
+    from sqlalchemy import make_url  # noqa: PLC0415  # slow to import, and most command lines have no such URL
+
+    try:
+        make_url(url)
+    except ValueError:
+        raise ValueError("cannot be read; write postgresql+psycopg://user:password@host:5432/database") from None
     return url
 
 
 def _redis_url(url: str | None) -> str | None:
-    if url is not None and not re.match(r"(redis|rediss|redis\+socket|unix)://", url):
-        raise ValueError("must begin with redis://, rediss:// or redis+socket://")
+    if url is None:
+        return None
+    if not url.startswith(("redis://", "rediss://")):
+        raise ValueError("must begin with redis://, or with rediss:// for TLS")
+    if not _is_whole(url):
+        raise ValueError("cannot be read; write redis://:password@host:6379/0, with %23 for a # in the password")
+    address, _, options = url.partition("?")
+    if options and not (url.startswith("rediss:") and _TLS_OPTIONS.fullmatch(options)):
+        raise ValueError(
+            "can have no options but these, with rediss://: ssl_cert_reqs (none, optional or required), "
+            "ssl_ca_certs, ssl_certfile, ssl_keyfile"
+        )
+    if url.startswith("rediss:") and not options:
+        return f"{address}?ssl_cert_reqs=required"  # without options Celery would not look at the certificate
     return url
 
 
-def _json(value: Any) -> Any:
+def _is_whole(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname and parts.port != 0 and re.fullmatch("(/[0-9]*)?", parts.path) and "#" not in url)
+    except ValueError:  # a port that is none, half a pair of brackets
+        return False
+
+
+def _limits(value: Any) -> Any:
     """Decoded here and not by pydantic-settings, whose failure would be a traceback."""
     try:
-        return json.loads(value) if isinstance(value, str) else value
+        limits = json.loads(value) if isinstance(value, str) else value
     except ValueError:
-        raise ValueError('must be a JSON object such as {"spawn": "20/minute"}') from None
+        limits = None
+    if not isinstance(limits, dict) or not all(isinstance(words, str) for words in limits.values()):
+        raise ValueError('must be a JSON object such as {"spawn": "20/minute"}')
+    return limits
 
 
 class Settings(BaseSettings):
     """Every setting, its default and its unit; each is read from `ORCH_<NAME>`."""
 
-    model_config = SettingsConfigDict(env_prefix="ORCH_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="ORCH_", frozen=True, extra="ignore", env_ignore_empty=True)
 
     home: Path = Field(default_factory=lambda: Path(platformdirs.user_data_dir("orch")))
     """Where the embedded servers keep their data and the first start puts `admin.key`."""
-    host: str = "127.0.0.1"
-    port: Port = 8080
-    flower_port: Port = 5555
+    host: str = Field(default="127.0.0.1", pattern=r"^\S+$", description="an address of this machine")
+    port: int = Field(default=8080, ge=1, le=65535)
+    flower_port: int = Field(default=5555, ge=0, le=65535)
     """0 switches Flower off."""
     web_processes: int = Field(default=1, ge=1, le=64)
     web_threads: int = Field(default=16, ge=1, le=256)
@@ -55,13 +92,15 @@ class Settings(BaseSettings):
     """Seconds a mutation waits for its command when the request has no `Prefer`."""
     waiters: int = Field(default=12, ge=0, le=10_000)
     """How many requests of one web process may wait at once; above it the answer is 202 at once."""
-    limits: Annotated[dict[str, str], NoDecode, BeforeValidator(_json)] = Field(default_factory=dict)
+    limits: Annotated[dict[str, str], NoDecode, BeforeValidator(_limits)] = Field(default_factory=dict)
     """Rate limits that differ from the defaults: action → "20/minute" or "off"; "*" for all the others."""
     trusted_proxies: int = Field(default=0, ge=0, le=10)
     """How many proxies in front are trusted to tell the client's address in X-Forwarded-For."""
-    log_level: Annotated[str, Field(pattern=r"^(debug|info|warning|error)$")] = "info"
-    database_url: Annotated[str | None, AfterValidator(_psycopg_url)] = None
-    redis_url: Annotated[str | None, AfterValidator(_redis_url)] = None
+    log_level: str = Field(
+        default="info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error"
+    )
+    database_url: Annotated[str | None, AfterValidator(_database_url)] = Field(default=None, repr=False)
+    redis_url: Annotated[str | None, AfterValidator(_redis_url)] = Field(default=None, repr=False)
 
 
 @cache
@@ -70,5 +109,19 @@ def settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        lines = [f"ORCH_{str(e['loc'][0]).upper()}: {e['msg']} (got {e['input']!r})" for e in error.errors()]
-        raise SettingsError("\n".join(lines)) from None
+        raise SettingsError("\n".join(map(_sentence, error.errors()))) from None
+
+
+def _sentence(error: ErrorDetails) -> str:
+    """What to write instead; with the value itself only where it cannot hold a password."""
+    name = str(error["loc"][0])
+    field = Settings.model_fields[name]
+    ours = error.get("ctx", {}).get("error")
+    must = str(ours or f"must be {field.description or _range(field)}")
+    return f"ORCH_{name.upper()} {must}" + (f", not {error['input']!r}" if field.repr else "")
+
+
+def _range(field: FieldInfo) -> str:
+    [least] = [bound.ge for bound in field.metadata if isinstance(bound, Ge)]
+    [most] = [bound.le for bound in field.metadata if isinstance(bound, Le)]
+    return f"a {'whole ' * (field.annotation is int)}number from {least} to {most}"

@@ -1,5 +1,6 @@
 """Everything on one machine, in the foreground: servers, migration, web, worker, beat and Flower."""
 
+import errno
 import fcntl
 import os
 import shutil
@@ -17,6 +18,7 @@ from threading import Event, Thread
 
 from orchestrator.bootstrap import prepare
 from orchestrator.embedded import Postgres, Valkey
+from orchestrator.limits import limits
 from orchestrator.runner import Keeper, Program, clear_away
 from orchestrator.settings import Settings, SettingsError
 
@@ -50,6 +52,7 @@ def up(settings: Settings) -> int:
     """Run everything until SIGINT or SIGTERM; the exit code. One sentence and 1 where it cannot start."""
     began = time.monotonic()
     try:
+        limits()  # wrong ones end it here, not every web process it would start
         with _alone(settings.home):
             return _run(settings, began)
     except SettingsError as error:
@@ -79,22 +82,23 @@ def _run(settings: Settings, began: float) -> int:
 def _wait_for(keeper: Keeper, servers: Servers, key_file: Path) -> None:
     """Until the servers answer and the database is at its newest, going on to print what they say."""
     done = Event()
-    failure: list[SettingsError] = []
+    failure = [SettingsError("the database could not be made ready; see the lines above")]
 
     def work() -> None:
         try:
             for server in servers.ours:
                 server.wait()
             prepare(servers.database_url, key_file)
+            failure.clear()
         except SettingsError as error:
-            failure.append(error)
+            failure[:] = [error]
         finally:
             done.set()
 
     Thread(target=work, daemon=True).start()
     while not done.is_set() and not keeper.stopping:
         keeper.pump()
-    if failure:
+    if failure and not keeper.stopping:
         raise failure[0]
 
 
@@ -180,18 +184,19 @@ def _check_ports(settings: Settings) -> None:
         ("ORCH_PORT", settings.host, settings.port),
         ("ORCH_FLOWER_PORT", "127.0.0.1", settings.flower_port),
     ):
-        if port and _is_taken(host, port):
-            raise SettingsError(f"port {port} is taken; set {name} to a free one")
+        if port:
+            _check_port(name, host, port)
 
 
-def _is_taken(host: str, port: int) -> bool:
+def _check_port(name: str, host: str, port: int) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
-        except OSError:
-            return True
-    return False
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise SettingsError(f"port {port} is taken; set {name} to a free one") from None
+            raise SettingsError(f"cannot listen on {host}:{port}: {error.strerror}; set ORCH_HOST or {name}") from None
 
 
 def _emptied(folder: Path) -> Path:

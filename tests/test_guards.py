@@ -27,7 +27,7 @@ ROOMS = {
 }
 """Doors between rooms open one way: web → workers → orchestrator."""
 
-CLI_MAY_IMPORT = {"settings", "bootstrap", "embedded", "stack"}
+CLI_MAY_IMPORT = {"settings", "bootstrap", "embedded", "limits", "stack"}
 """The command line talks to the API like any client; what runs on this machine itself needs these."""
 
 FLOORS = """

@@ -49,11 +49,13 @@ def _say(finding: Finding) -> None:
 
 def _examine(session: Session) -> Iterator[Finding]:
     """Every finding, as it is made."""
-    from orchestrator.cli import servers  # noqa: PLC0415  # it brings the database's and Redis's drivers along
+    from orchestrator import limits  # noqa: PLC0415  # these two bring the database's and Redis's drivers along
+    from orchestrator.cli import servers  # noqa: PLC0415
 
     yield _python()
     try:
         here = settings()
+        limits.limits()
     except SettingsError as error:
         yield fail("settings", str(error).replace("\n", "; "), "Correct the environment; nothing else can be checked.")
         return
