@@ -164,13 +164,20 @@ def _postgres_binary(name: str) -> Path:
 
 
 def _make_account(name: str) -> None:
+    if _account_exists(name):
+        return
+    useradd = ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", name]
+    made = subprocess.run(useradd, check=False, capture_output=True, text=True)
+    if made.returncode and not _account_exists(name):  # another start may have been quicker
+        raise SettingsError(f"cannot make the account {name} for PostgreSQL: {made.stderr.strip()}")
+
+
+def _account_exists(name: str) -> bool:
     try:
         pwd.getpwnam(name)
     except KeyError:
-        useradd = ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", name]
-        made = subprocess.run(useradd, check=False, capture_output=True, text=True)
-        if made.returncode:
-            raise SettingsError(f"cannot make the account {name} for PostgreSQL: {made.stderr.strip()}") from None
+        return False
+    return True
 
 
 def _socket_folder(home: Path) -> Path:

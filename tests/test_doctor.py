@@ -1,6 +1,7 @@
 """`orch doctor`: all well on a stack that works, and what to do about each thing that does not."""
 
 import json
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +9,9 @@ from threading import Thread
 
 import httpx2
 import pytest
+from sqlalchemy import make_url
 
+from tests.redis_server import OwnRedis
 from tests.shell import Orch, serving
 from tests.stage import eventually, sql
 
@@ -51,6 +54,13 @@ def _hang_up(listener: socket.socket) -> None:
         pass
 
 
+def _shift_clock(database_url: str, interval: str) -> None:
+    """Let later connections to a database see another time: theirs comes before the server's own function."""
+    name = make_url(database_url).database
+    sql(f"CREATE FUNCTION clock_timestamp() RETURNS timestamptz RETURN pg_catalog.clock_timestamp() + {interval}")
+    sql(f"ALTER DATABASE {name} SET search_path = public, pg_catalog")
+
+
 def test_a_stack_that_works_passes_every_check(orch: Orch) -> None:
     code, found = findings(orch)
 
@@ -75,6 +85,7 @@ def test_on_a_terminal_each_finding_is_a_line_with_what_to_do_below(orch: Orch) 
     ("setting", "value", "what", "advice"),
     [
         ("ORCH_LIMITS", "many", "settings", "Correct the environment"),
+        ("ORCH_LIMITS", '{"nap": "off"}', "settings", "Correct the environment"),
         ("ORCH_PORT", "99999", "settings", "Correct the environment"),
         ("ORCH_HOME", "/proc/nowhere", "home", "Set ORCH_HOME"),
         ("ORCH_DATABASE_URL", "postgresql+psycopg://postgres@127.0.0.1:1/x", "PostgreSQL", "ORCH_DATABASE_URL"),
@@ -94,17 +105,20 @@ def test_what_is_wrong_is_a_failure_that_says_what_to_do(
     assert all(finding["state"] != "fail" for name, finding in found.items() if name not in (what, "key"))
 
 
-def test_a_port_that_another_program_has_is_a_failure_and_a_free_one_is_not(orch: Orch) -> None:
+@pytest.mark.parametrize(("what", "setting"), [("port", "ORCH_PORT"), ("Flower's port", "ORCH_FLOWER_PORT")])
+def test_a_port_that_another_program_has_is_a_failure_and_a_free_one_is_not(
+    orch: Orch, what: str, setting: str
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])
         Thread(target=_hang_up, args=(other,), daemon=True).start()
-        taken, found = findings(orch, ORCH_PORT=port)
+        taken, found = findings(orch, **{setting: port})
         other.shutdown(socket.SHUT_RDWR)
-    free, later = findings(orch, ORCH_PORT=port)
+    free, later = findings(orch, **{setting: port})
 
-    assert (taken, found["port"]["state"], free, later["port"]["state"]) == (1, "fail", 0, "ok")
-    assert "ORCH_PORT" in found["port"]["advice"]
-    assert later["port"]["says"] == f"{port} is free"
+    assert (taken, found[what]["state"], free, later[what]["state"]) == (1, "fail", 0, "ok")
+    assert setting in found[what]["advice"]
+    assert later[what]["says"] == f"{port} is free"
 
 
 def test_a_database_at_another_revision_is_a_failure(orch: Orch, alone: str) -> None:
@@ -116,6 +130,66 @@ def test_a_database_at_another_revision_is_a_failure(orch: Orch, alone: str) -> 
     assert found["migration"]["state"] == "fail"
     assert "older" in found["migration"]["says"]
     assert "bootstrap" in found["migration"]["advice"]
+
+
+@pytest.mark.parametrize(
+    ("interval", "code", "state", "says"),
+    [
+        ("'1 hour'", 1, "fail", "3600.0 s ahead of ours"),
+        ("'-1 hour'", 1, "fail", "3600.0 s behind ours"),
+        ("'-1 minute'", 0, "warn", "60.0 s behind ours"),
+    ],
+)
+def test_a_clock_that_differs_is_a_warning_or_where_usage_would_be_refused_a_failure(
+    orch: Orch, alone: str, interval: str, code: int, state: str, says: str
+) -> None:
+    _shift_clock(alone, interval)
+
+    exit_code, found = findings(orch, ORCH_DATABASE_URL=alone)
+
+    assert (exit_code, found["clock"]["state"]) == (code, state)
+    assert says in found["clock"]["says"]
+    assert "NTP" in found["clock"]["advice"]
+
+
+@pytest.mark.parametrize(
+    ("config", "code", "what", "state", "advice"),
+    [
+        ({"maxmemory": "64mb", "maxmemory-policy": "allkeys-lru"}, 1, "Redis memory", "fail", "noeviction"),
+        ({"maxmemory-policy": "allkeys-lru"}, 0, "Redis memory", "warn", "noeviction"),
+        ({"appendonly": "no", "save": ""}, 0, "Redis disk", "warn", "CONFIG SET appendonly yes"),
+        ({"appendonly": "no", "save": "60 1"}, 0, "Redis disk", "ok", ""),
+    ],
+)
+def test_a_redis_that_drops_what_it_should_keep_is_found(
+    orch: Orch, own_redis: OwnRedis, config: dict[str, str], code: int, what: str, state: str, advice: str
+) -> None:
+    for name, value in config.items():
+        own_redis.client.config_set(name, value)
+
+    exit_code, found = findings(orch, ORCH_REDIS_URL=own_redis.url)
+
+    assert (exit_code, found[what]["state"]) == (code, state)
+    assert advice in found[what].get("advice", "")
+
+
+@pytest.mark.parametrize(
+    ("part", "wrong", "why"),
+    [
+        (r":\w+@", ":secret@", "invalid username-password pair or user is disabled"),
+        (r":\w+@", "", "Authentication required"),
+        (r"/0$", "/99", "DB index is out of range"),
+    ],
+)
+def test_a_redis_that_lets_nobody_in_says_why_in_one_line(
+    orch: Orch, own_redis: OwnRedis, part: str, wrong: str, why: str
+) -> None:
+    code, found = findings(orch, ORCH_REDIS_URL=re.sub(part, wrong, own_redis.url))
+
+    assert (code, found["Redis"]["state"]) == (1, "fail")
+    assert why in found["Redis"]["says"]
+    assert "\n" not in found["Redis"]["says"]
+    assert "secret" not in found["Redis"]["says"]
 
 
 def test_a_server_that_has_heard_no_worker_is_a_failure_of_the_worker(orch: Orch, home: Path) -> None:
