@@ -11,6 +11,7 @@ import httpx2
 import pytest
 from sqlalchemy import make_url
 
+from orchestrator.settings import settings
 from tests.redis_server import OwnRedis
 from tests.shell import Orch, serving
 from tests.stage import eventually, sql
@@ -43,6 +44,14 @@ def findings(orch: Orch, **env: str | None) -> tuple[int, dict[str, dict[str, st
     result = orch.run("doctor", **env)
     assert result.returncode in (0, 1), result.stderr
     return result.returncode, {finding["what"]: finding for finding in json.loads(result.stdout)}
+
+
+def findings_here(orch: Orch, **env: str) -> tuple[int, dict[str, dict[str, str]]]:
+    """The same, in this process, where that is enough: it takes a tenth of the time."""
+    settings.cache_clear()
+    result = orch("doctor", **env)
+    settings.cache_clear()
+    return result.exit_code, {finding["what"]: finding for finding in json.loads(result.stdout)}
 
 
 def _hang_up(listener: socket.socket) -> None:
@@ -145,7 +154,7 @@ def test_a_clock_that_differs_is_a_warning_or_where_usage_would_be_refused_a_fai
 ) -> None:
     _shift_clock(alone, interval)
 
-    exit_code, found = findings(orch, ORCH_DATABASE_URL=alone)
+    exit_code, found = findings_here(orch, ORCH_DATABASE_URL=alone)
 
     assert (exit_code, found["clock"]["state"]) == (code, state)
     assert says in found["clock"]["says"]
@@ -167,7 +176,7 @@ def test_a_redis_that_drops_what_it_should_keep_is_found(
     for name, value in config.items():
         own_redis.client.config_set(name, value)
 
-    exit_code, found = findings(orch, ORCH_REDIS_URL=own_redis.url)
+    exit_code, found = findings_here(orch, ORCH_REDIS_URL=own_redis.url)
 
     assert (exit_code, found[what]["state"]) == (code, state)
     assert advice in found[what].get("advice", "")
@@ -176,15 +185,15 @@ def test_a_redis_that_drops_what_it_should_keep_is_found(
 @pytest.mark.parametrize(
     ("part", "wrong", "why"),
     [
-        (r":\w+@", ":secret@", "invalid username-password pair or user is disabled"),
-        (r":\w+@", "", "Authentication required"),
+        (r":\w+@", ":secret@", "it wants another password"),
+        (r":\w+@", "", "it wants another password"),
         (r"/0$", "/99", "DB index is out of range"),
     ],
 )
 def test_a_redis_that_lets_nobody_in_says_why_in_one_line(
     orch: Orch, own_redis: OwnRedis, part: str, wrong: str, why: str
 ) -> None:
-    code, found = findings(orch, ORCH_REDIS_URL=re.sub(part, wrong, own_redis.url))
+    code, found = findings_here(orch, ORCH_REDIS_URL=re.sub(part, wrong, own_redis.url))
 
     assert (code, found["Redis"]["state"]) == (1, "fail")
     assert why in found["Redis"]["says"]

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from redis import Redis, RedisError
+from redis import AuthenticationError, Redis, RedisError
 from sqlalchemy import Connection, create_engine, exc, text
 
 from orchestrator.bootstrap import OLDEST_POSTGRESQL, head, revision
@@ -58,7 +58,8 @@ def redis(here: Settings) -> Iterator[Finding]:
         yield _persistence(info, client)
     except (RedisError, ValueError) as error:
         if here.redis_url:
-            yield fail("Redis", f"cannot be used: {error}", "Start it, or correct ORCH_REDIS_URL.")
+            why = "it wants another password" if isinstance(error, AuthenticationError) else error
+            yield fail("Redis", f"cannot be used: {why}", "Start it, or correct ORCH_REDIS_URL.")
         else:
             yield warn("Redis", "embedded, not running", _UP)
 
