@@ -12,6 +12,7 @@ from orchestrator import cursors
 from tests.stage import Api, Project, drain, settle, sql, statements
 
 STATUSES = ["idle", "working", "waiting", "paused", "terminated"]
+SOMEBODY = "00000000-0000-4000-8000-000000000000"
 
 
 def crowd(project: Project, count: int, **body: Any) -> list[str]:
@@ -171,9 +172,9 @@ def test_a_wrong_value_is_refused_by_name(quiet: Project, query: str, field: str
     "parts",
     [
         ["2026-01-01T00:00:00+00:00"],
-        ["2026-01-01T00:00:00", str(uuid4())],
+        ["2026-01-01T00:00:00", SOMEBODY],
         ["2026-01-01T00:00:00+00:00", "1"],
-        [str(uuid4())],
+        [SOMEBODY],
         ["7"],
         [],
     ],
