@@ -224,6 +224,22 @@ def test_a_process_ends_with_the_sentences_and_nothing_else(command: tuple[str, 
     ]
 
 
+GUNICORN = ("gunicorn", "web:create_app()", "--bind", "127.0.0.1:0", "--no-control-socket", "--log-level=critical")
+WORKER = ("celery", "-q", "-A", "workers.app", "worker", "-Q", "upkeep")
+
+
+@pytest.mark.parametrize(
+    ("command", "setting", "code"), [(GUNICORN, "ORCH_REDIS_URL", 3), (WORKER, "ORCH_DATABASE_URL", 1)]
+)
+def test_without_an_address_a_program_ends_instead_of_failing_at_everything_it_is_asked(
+    command: tuple[str, ...], setting: str, code: int
+) -> None:
+    ended, out, err = end("-W", "ignore", "-m", *command, **{setting: ""})
+
+    assert (ended, out) == (code, "")
+    assert err == f"{setting} is not set; `orch up` sets it for its own processes\n"
+
+
 @pytest.mark.parametrize(
     ("setting", "value", "sentence"),
     [

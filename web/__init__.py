@@ -1,12 +1,16 @@
 """The door: a Flask app that parses, calls one function, and answers."""
 
+import sys
+
 from flask import Response, request
 from flask.globals import request_ctx
 from flask_openapi3 import OpenAPI
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from orchestrator import limits, logs
-from orchestrator.settings import settings
+from orchestrator.db import Guard, engine
+from orchestrator.link import link
+from orchestrator.settings import SettingsError, settings
 from web import agents, commands, docs, events, gate, measures, ops, people, problems, projects, schemas, usage
 from web.body import JsonRequest
 from web.waiters import waiters
@@ -15,16 +19,31 @@ from workers import bell
 BLUEPRINTS = (agents.bp, commands.bp, events.bp, usage.bp, people.bp, projects.bp, ops.bp)
 
 
+GIVE_UP = 3
+"""The exit code after which gunicorn ends as well, instead of starting the process again and again."""
+
+
 def create_app() -> OpenAPI:
-    """The WSGI application of one process: listening for the workers, its settings checked."""
-    logs.configure("web")
-    limits.limits()
+    """The WSGI application of one process: listening for the workers. Ends the process where a setting is wrong."""
+    try:
+        _check_settings()
+    except SettingsError as error:
+        sys.stderr.write(f"{error}\n")
+        raise SystemExit(GIVE_UP) from None
     app = build()
     if settings().trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings().trusted_proxies)  # type: ignore[method-assign]
     waiters()
     bell.ring()  # a worker that answers it is heard, and this process is ready
     return app
+
+
+def _check_settings() -> None:
+    """All that requests would stumble over later; connects to nothing."""
+    logs.configure("web")
+    limits.limits()
+    engine(Guard.DOOR)
+    link()
 
 
 def build() -> OpenAPI:

@@ -9,7 +9,7 @@ import structlog
 from celery import Celery, signals
 
 from orchestrator import logs
-from orchestrator.db import forget_connections
+from orchestrator.db import Guard, engine, forget_connections
 
 SLOTS = 32
 """Rows per project in project_counters; two processes that share one wait for each other, nothing worse."""
@@ -25,6 +25,12 @@ def slot() -> int:
 @signals.setup_logging.connect
 def _configure_logs(**_: Any) -> None:
     logs.configure("worker")
+
+
+@signals.celeryd_init.connect
+def _check_settings(**_: Any) -> None:
+    """Here a worker without a database ends with a sentence; in its children it would be a traceback."""
+    engine(Guard.DRAIN)
 
 
 @signals.worker_process_init.connect
