@@ -64,6 +64,7 @@ def world(servers: tuple[str, str], template: tuple[str, str], home: Path) -> It
         patch.setenv("ORCH_LIMITS", '{"*": "off", "anonymous": "off"}')
         patch.setenv("ORCH_WAITERS", "200")
         _forget()
+        assert celery.conf.broker_url == settings().redis_url  # read once, and not while a test has another Redis
         yield
         _forget()
 
