@@ -37,9 +37,10 @@ def listed(project: Project, query: str = "") -> list[str]:
 @contextmanager
 def waiting(project: Project, method: str, path: str, body: Any = None) -> Iterator[Future[Any]]:
     """A request, in a thread of its own, that waits for its command when the block begins."""
+    here = waiters()  # made before there are two who might each make their own
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(project.api, method, path, body, Prefer="wait=20")
-        eventually(lambda: waiters()._waiting or future.done())
+        eventually(lambda: here._waiting or future.done())
         assert not future.done(), future.result().json
         yield future
 
