@@ -37,8 +37,8 @@ def servers(home: Path) -> Iterator[tuple[str, str]]:
     """The URLs of a PostgreSQL database and a Redis for this session."""
     with ExitStack() as stack:
         database_url = os.environ.get("ORCH_DATABASE_URL") or stack.enter_context(_postgres(home))
-        redis_url = os.environ.get("ORCH_REDIS_URL") or stack.enter_context(_valkey(home))
-        yield database_url, redis_url
+        given = os.environ.get("ORCH_REDIS_URL")
+        yield database_url, _own_number(given) if given else stack.enter_context(_valkey(home))
 
 
 @pytest.fixture(scope="session")
@@ -184,6 +184,13 @@ class _database:  # noqa: N801  # reads as the context manager it is
         with engine.connect() as connection:
             connection.execute(text(statement))
         engine.dispose()
+
+
+def _own_number(redis_url: str) -> str:
+    """The database of a Redis that this test process uses: each of several has its own, from the given one on."""
+    url, process = make_url(redis_url), os.environ.get("PYTEST_XDIST_WORKER", "gw0")
+    number = int(url.database or 0) + int(process.removeprefix("gw"))
+    return url.set(database=str(number)).render_as_string(hide_password=False)
 
 
 def _postgres(home: Path) -> AbstractContextManager[str]:
