@@ -2,6 +2,7 @@
 as a process. Only the clock and the bell ever have stand-ins."""
 
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
@@ -23,6 +24,11 @@ from tests.wire import Gunicorn
 from workers.app import app as celery
 
 CACHES = (settings, database.engine, limits.limits, limits._shares, limits._script)
+
+
+def pytest_configure() -> None:
+    """Be interruptible, and let what we start be: a shell that runs us in the background has SIGINT ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
