@@ -18,8 +18,8 @@ class Guard(Enum):
 
     A frozen or cut-off worker must free its agents within 10 s, a request must answer within seconds.
     (PostgreSQL does not count the idleness that follows a pipeline; there the transaction's own limit frees them.)
-    The drain's claim must walk its index in order: a sort or a hash over the whole backlog would cost
-    seconds at a million commands, and stale statistics make the planner want one.
+    The drain's claim must walk its index in order: stale statistics make the planner sort, or hash, the whole
+    backlog for each batch (docs/decisions/0009).
     """
 
     DOOR = "-c lock_timeout=2s -c statement_timeout=5s -c idle_in_transaction_session_timeout=5s -c jit=off"
