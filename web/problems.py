@@ -112,7 +112,7 @@ def _look_before_the_body() -> None:
 def _answer_http(error: HTTPException) -> Response:
     if isinstance(error, WrongMethod):
         allow = sorted(error.valid_methods or ())
-        return _answer(MethodNotAllowed(f"{request.method} is not possible here; {', '.join(allow)} is", allow=allow))
+        return _answer(MethodNotAllowed(f"{request.method} is not possible here, but {', '.join(allow)}", allow=allow))
     if error.code == NotFound.status:
         return _answer(NotFound(f"there is nothing at {request.path}"))
     if error.code == TooLarge.status:
