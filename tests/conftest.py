@@ -17,7 +17,7 @@ from orchestrator import db as database
 from orchestrator import limits
 from orchestrator.bootstrap import prepare
 from orchestrator.settings import settings
-from tests.redis_server import OwnRedis, forget_redis
+from tests.redis_server import OwnRedis
 from tests.stage import Api, Project, Worker
 from tests.surface import Scene
 from tests.wire import Gunicorn
@@ -108,12 +108,8 @@ def scene(app: OpenAPI, template: tuple[str, str], apart: str) -> Scene:
 @pytest.fixture
 def own_redis(world: None, tmp_path: Path) -> Iterator[OwnRedis]:
     """A Redis of this test's own: for this process's door, and for all processes the test starts."""
-    with OwnRedis.start(tmp_path) as server, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ORCH_REDIS_URL", server.url)
-        patch.setattr(celery.conf, "broker_write_url", server.url)
-        forget_redis()
+    with OwnRedis.start(tmp_path) as server, server.ours():
         yield server
-    forget_redis()
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
+import pytest
 import redis
 
 from orchestrator.embedded import Valkey
@@ -63,6 +64,17 @@ class OwnRedis:
     def lose(self) -> None:
         """Forget what a stopped server had kept."""
         shutil.rmtree(self._folder / "valkey")
+
+    @contextmanager
+    def ours(self) -> Iterator[Self]:
+        """This process's door, and all processes started meanwhile, use it: where two fleets share a Redis, each takes
+        the other's bells."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("ORCH_REDIS_URL", self.url)
+            patch.setattr(celery.conf, "broker_write_url", self.url)
+            forget_redis()
+            yield self
+        forget_redis()
 
     @contextmanager
     def frozen(self) -> Iterator[None]:

@@ -14,6 +14,7 @@ from orchestrator import drain as drains
 from orchestrator.db import Guard, begin
 from orchestrator.drain import Drainer
 from orchestrator.errors import Unavailable
+from tests.redis_server import OwnRedis
 from tests.stage import Project, Worker, drain, eventually, multiply, run, settle, sql, violations
 from workers import tasks
 
@@ -43,7 +44,10 @@ def queued(agent_id: str | None = None) -> int:
     return int(row.n)
 
 
-def test_a_locked_agent_with_a_long_mailbox_holds_up_nobody_else_in_two_workers(quiet: Project, home: Path) -> None:
+def test_a_locked_agent_with_a_long_mailbox_holds_up_nobody_else_in_two_workers(
+    quiet: Project, own_redis: OwnRedis, home: Path
+) -> None:
+    del own_redis
     busy = quiet.born()
     sql(COPY_LETTERS, letters=LETTERS, agent=busy)
     with ExitStack() as stack:

@@ -14,6 +14,7 @@ import httpx2
 import pytest
 import yaml
 
+from tests.redis_server import OwnRedis
 from tests.stage import ROOT, eventually, free_port
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -69,9 +70,9 @@ class Place:
 
 
 @pytest.fixture
-def place(empty: str, servers: tuple[str, str], tmp_path: Path) -> Place:
+def place(empty: str, own_redis: OwnRedis, tmp_path: Path) -> Place:
     """A place with an empty database."""
-    return Place(empty, servers[1], tmp_path)
+    return Place(empty, own_redis.url, tmp_path)
 
 
 def test_every_service_of_the_file_serves_an_agent_through_its_life(place: Place) -> None:

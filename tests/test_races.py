@@ -14,6 +14,7 @@ from uuid import uuid4
 import pytest
 from flask_openapi3 import OpenAPI
 
+from tests.redis_server import OwnRedis
 from tests.stage import Api, Project, Worker, eventually, sql, violations
 from tests.wire import Gunicorn
 
@@ -53,6 +54,7 @@ class Fleet:
 def doors(apart: str, home: Path) -> Iterator[tuple[Gunicorn, Gunicorn]]:
     """Two web processes, and a worker that drains what they accept."""
     with ExitStack() as stack:
+        stack.enter_context(stack.enter_context(OwnRedis.start(home / "races")).ours())
         first, second = (stack.enter_context(Gunicorn.start(home / f"web-races-{n}.log")) for n in range(2))
         stack.enter_context(Worker.start(home / "worker-races.log"))
         yield first, second
