@@ -1,18 +1,14 @@
 """Every Celery setting that differs from its default, each with its reason."""
 
-import socket
-
 from kombu import Queue
 
-from orchestrator.link import redis_url
+from orchestrator.link import KEEPALIVE, redis_url
 
 # The broker carries doorbells only; the commands themselves are rows in PostgreSQL.
 broker_url = redis_url()
 broker_connection_retry_on_startup = True  # the worker may start before Redis does
 broker_connection_max_retries = None  # the default gives up after 100 tries and the worker ends
 broker_pool_acquire_timeout = 2  # the default waits for ever for a free connection
-
-_KEEPALIVE = {socket.TCP_KEEPIDLE: 10, socket.TCP_KEEPINTVL: 5, socket.TCP_KEEPCNT: 3}
 
 broker_transport_options = {
     "visibility_timeout": 300,  # longer than any task's hard limit, far shorter than the default hour
@@ -22,7 +18,7 @@ broker_transport_options = {
     "socket_timeout": 10,  # without it a publish waits for ever on a half-open connection
     "socket_connect_timeout": 3,
     "socket_keepalive": True,
-    "socket_keepalive_options": _KEEPALIVE,
+    "socket_keepalive_options": KEEPALIVE,
     "health_check_interval": 10,  # finds a half-open BRPOP connection within about 20 s
     "priority_steps": [0],  # one list per queue instead of four
     "deadletter_queue": "undeliverable",  # without it an unroutable message is dropped without a word

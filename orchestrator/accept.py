@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Row, text
 from uuid_utils.compat import uuid7
 
 from orchestrator import access, idempotency
-from orchestrator.errors import Conflict, Invalid, NotFound, Problem, Violation
+from orchestrator.errors import Conflict, Invalid, NotFound, Problem, Violation, no_agent
 from orchestrator.idempotency import Once
 from orchestrator.keys import Caller
 from orchestrator.orders import Order, Spawn
@@ -113,7 +113,7 @@ def accept(
     access.enter(db, caller, project_id)
     if replayed := replay(db, caller, once):
         return replayed
-    raise NotFound(f"there is no agent {agent_id} in this project")
+    raise no_agent(agent_id)
 
 
 def spawn(db: Connection, caller: Caller, project_id: UUID, order: Spawn, *, once: Once | None = None) -> Accepted:
@@ -145,7 +145,7 @@ def cancel(
     """
     command = access.command(db, caller, project_id, command_id)
     if idempotency.claim(db, caller, once, command_id=command_id):
-        return command, True
+        return db.execute(_COMMAND_BY_ID, {"id": command_id}).one(), True  # read anew: we may have waited for it
     db.execute(_LOCK_AGENT, {"agent": command.agent_id})
     cancelled = db.execute(_CANCEL, {"id": command_id}).one_or_none()
     if cancelled is None:

@@ -1,9 +1,12 @@
 """The door's way to Redis: impatient, and it rests after a failure, so that a frozen Redis never holds a request."""
 
+import json
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any, TypeVar
+from uuid import UUID
 
 import redis
 from prometheus_client import Counter
@@ -15,8 +18,19 @@ T = TypeVar("T")
 PATIENCE_SECONDS = 0.25
 REST_SECONDS = 1.0
 
+KEEPALIVE = {
+    socket.TCP_KEEPIDLE: 10,
+    socket.TCP_KEEPINTVL: 5,
+    socket.TCP_KEEPCNT: 3,
+    socket.TCP_USER_TIMEOUT: 10_000,
+}
+"""A server that is cut off without a word is given up after some twenty seconds, by who listens to it, too."""
+
 CLOSED_CHANNEL = "orch:closed"
 """Workers publish here, after their commit, the ids of commands they closed and of agents whose usage they counted."""
+
+CANCELLED_CHANNEL = "orch:cancelled"
+"""Doors publish here the ids of commands that were taken back; apart, because it does not show that a worker lives."""
 
 FAILURES = Counter("orchestrator_redis_failures_total", "Calls to Redis that failed, or were not tried while resting.")
 
@@ -30,6 +44,9 @@ class Link:
             socket_timeout=PATIENCE_SECONDS,
             socket_connect_timeout=PATIENCE_SECONDS,
             retry=None,
+            socket_keepalive=True,
+            socket_keepalive_options=KEEPALIVE,
+            health_check_interval=10,  # a listener, too, says something now and then
             client_name="orch-link",
         )
         self._rests_until = 0.0
@@ -68,3 +85,9 @@ def redis_url() -> str:
 def link() -> Link:
     """The link of this process; connects on first use."""
     return Link(redis_url())
+
+
+def tell(channel: str, ids: Iterable[UUID]) -> None:
+    """Publish these ids, to all who listen at the moment; where Redis is away nobody hears."""
+    message = json.dumps([str(id_) for id_ in ids])
+    link().attempt(lambda client: client.publish(channel, message), otherwise=0)

@@ -27,6 +27,13 @@ def cancel(project: Project, command_id: str, **headers: str) -> Any:
     return project.api.post(f"{project.path}/commands/{command_id}/cancel", **headers)
 
 
+BLOCKED = """
+    SELECT 1 FROM pg_stat_activity
+    WHERE datname = current_database() AND state = 'active' AND cardinality(pg_blocking_pids(pid)) > 0
+"""
+"""Who waits for another's lock."""
+
+
 def listed(project: Project, query: str = "") -> list[str]:
     """The ids on a page of the project's commands."""
     answer = project.api.get(f"{project.path}/commands?{query}")
@@ -291,16 +298,50 @@ def test_a_rejected_command_answers_who_waited_with_its_error(project: Project) 
         assert error["code"] == code
 
 
-def test_a_command_cancelled_while_it_is_waited_for_answers_409(quiet: Project) -> None:
+def test_a_command_cancelled_while_it_is_waited_for_answers_409(
+    quiet: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     agent = quiet.born()
 
     with waiting(quiet, "POST", f"{quiet.agent(agent)}/pause") as answer:
         command = listed(quiet, "state=queued")[0]
+        monkeypatch.setattr(waiters(), "_look", lambda: None)  # so it is the door's own word that wakes it
         cancel(quiet, command)
-        told = answer.result(timeout=10)
+        told = answer.result(timeout=2)
 
     assert (told.status_code, told.json["errors"][0]["code"]) == (409, "conflict")
     assert told.json["command_id"] == command
+
+
+def test_a_cancel_that_waited_for_its_twin_answers_as_it_did(quiet: Project) -> None:
+    agent, once = quiet.born(), uuid4().hex
+    command = quiet.send(agent, "pause")["id"]
+
+    with ThreadPoolExecutor(2) as pool:
+        with begin(Guard.TOOL) as db:
+            run(
+                db, "SELECT 1 FROM agents WHERE id = :id FOR NO KEY UPDATE", id=agent
+            )  # one waits for it, and one for that
+            twins = [pool.submit(cancel, quiet, command, Idempotency_Key=once) for _ in range(2)]
+            eventually(lambda: len(sql(BLOCKED)) == 2)
+        answers = [twin.result(timeout=10) for twin in twins]
+
+    assert [(answer.status_code, answer.json["state"]) for answer in answers] == [(200, "cancelled")] * 2
+    assert sorted(answer.headers.get("Idempotency-Replayed", "") for answer in answers) == ["", "true"]
+
+
+def test_what_is_accepted_is_answered_so_even_if_the_database_is_then_too_busy_to_look(quiet: Project) -> None:
+    agent = quiet.born()
+
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(quiet.api.post, f"{quiet.agent(agent)}/pause", Prefer="wait=1")
+        eventually(lambda: sql("SELECT 1 FROM commands WHERE state = 'queued'"))
+        with begin(Guard.TOOL) as db:
+            run(db, "LOCK TABLE agents IN ACCESS EXCLUSIVE MODE")
+            answer = future.result(timeout=10)
+
+    assert (answer.status_code, answer.json["state"]) == (202, "queued")
+    assert answer.headers["Location"].endswith(answer.json["id"])
 
 
 def test_a_command_that_died_answers_500_with_its_id(quiet: Project) -> None:

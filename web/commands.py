@@ -5,6 +5,7 @@ from flask_openapi3 import APIBlueprint, Tag
 
 from orchestrator import accept, access, queries
 from orchestrator.db import autocommit, begin
+from orchestrator.link import CANCELLED_CHANNEL, tell
 from web import answers, gate, headers, params, schemas
 from web.docs import OPERATION_ID, responses
 
@@ -44,4 +45,5 @@ def cancel_command(path: params.CommandPath) -> Response:
     once = headers.once({})
     with begin() as db:
         command, replayed = accept.cancel(db, g.caller, path.project_id, path.command_id, once)
+    tell(CANCELLED_CHANNEL, [command.id])
     return answers.replayable(answers.reply(answers.command_shape(command)), replayed)

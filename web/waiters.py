@@ -16,7 +16,7 @@ from prometheus_client import Gauge
 from orchestrator import logs, queries
 from orchestrator.db import autocommit
 from orchestrator.errors import Unavailable
-from orchestrator.link import CLOSED_CHANNEL, PATIENCE_SECONDS, REST_SECONDS, link
+from orchestrator.link import CANCELLED_CHANNEL, CLOSED_CHANNEL, PATIENCE_SECONDS, REST_SECONDS, link
 from orchestrator.settings import settings
 
 LOOK_SECONDS = 1.0
@@ -45,8 +45,8 @@ class Waiters:
         Thread(target=self._listen, name="waiters", daemon=True).start()
 
     def wait(self, id_: UUID, seconds: float, done: Callable[[], bool]) -> bool:
-        """Wait until `done()`, which is asked after each word about `id_`, and soon for the first time; whether it
-        came true in time.
+        """Wait until `done()`, which is asked soon for the first time, after each word about `id_`, and at the end;
+        whether it came true in time. What cannot be asked, because the database is away, is not true yet.
 
         With as many waiting as this process allows, the answer is False at once.
         """
@@ -55,11 +55,12 @@ class Waiters:
             if word is None:
                 return False
             word.wait(min(seconds, FIRST_LOOK_SECONDS))
-            while not done():
-                word.clear()
+            while True:
+                word.clear()  # before the look: a word that comes during it is about something newer
+                if _ask(done):
+                    return True
                 if not word.wait(deadline - time.monotonic()):
-                    return False
-        return True
+                    return _ask(done)
 
     @contextmanager
     def _place(self, id_: UUID) -> Iterator[Event | None]:
@@ -97,14 +98,18 @@ class Waiters:
             except (redis.RedisError, OSError):
                 self._look()
                 time.sleep(REST_SECONDS)
+            except Exception:  # whatever else it is: were this thread to end, every request here would wait in vain
+                log.exception("listening_failed")
+                time.sleep(REST_SECONDS)
 
     def _hear(self, channel: Any) -> None:
-        channel.subscribe(CLOSED_CHANNEL)
+        channel.subscribe(CLOSED_CHANNEL, CANCELLED_CHANNEL)
         looked = time.monotonic()
         while True:
             message = channel.get_message(timeout=PATIENCE_SECONDS)
             if message is not None:
-                self.heard.set()
+                if message["channel"] == CLOSED_CHANNEL.encode():
+                    self.heard.set()
                 self._wake(_ids(message["data"]))
             if time.monotonic() - looked > LOOK_SECONDS:
                 self._look()
@@ -126,11 +131,19 @@ class Waiters:
         self._wake(due)
 
 
+def _ask(done: Callable[[], bool]) -> bool:
+    try:
+        return done()
+    except Unavailable:
+        log.warning("look_failed")
+        return False
+
+
 def _ids(data: bytes) -> list[UUID]:
     """The ids in a worker's message; none in one that is garbage, which must not end the listening."""
     try:
         return [UUID(id_) for id_ in json.loads(data)]
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         log.warning("garbage_heard")
         return []
 
