@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from uuid_utils.compat import uuid7
 
 from orchestrator import access, cursors, idempotency, keys
-from orchestrator.errors import Conflict, Forbidden, Invalid, NotFound, Violation
+from orchestrator.errors import Conflict, Forbidden, Invalid, NotFound, Violation, no_agent
 from orchestrator.idempotency import Once
 from orchestrator.keys import Caller
 from orchestrator.models import agent_types, agents, api_keys, issues, projects, users
@@ -202,4 +202,4 @@ def _check_assignee(db: Connection, project_id: UUID, values: dict[str, Any]) ->
         return
     known = select(agents.c.id).where(agents.c.id == agent_id, agents.c.project_id == project_id)
     if db.execute(known).one_or_none() is None:
-        raise Invalid(Violation(f"there is no agent {agent_id} in this project", "assigned_agent_id"))
+        raise Invalid(Violation(no_agent(agent_id).detail, "assigned_agent_id"))

@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, text
 
 from orchestrator import access, cursors
-from orchestrator.errors import Invalid, NotFound, Violation
+from orchestrator.errors import Invalid, Violation, no_agent
 from orchestrator.keys import Caller
 from orchestrator.lifecycle import Status
 
@@ -99,7 +99,7 @@ def agent(db: Connection, caller: Caller, project_id: UUID, agent_id: UUID) -> R
     row = db.execute(ONE_AGENT, who | {"project": project_id, "agent": agent_id}).one_or_none()
     if row is None:
         access.enter(db, caller, project_id)
-        raise NotFound(f"there is no agent {agent_id} in this project")
+        raise no_agent(agent_id)
     return row
 
 

@@ -11,15 +11,15 @@ from uuid import UUID
 from pydantic import Field
 from sqlalchemy import Connection, text
 
-from orchestrator.errors import Invalid, Violation
+from orchestrator.errors import Invalid, Violation, no_agent
 from orchestrator.fields import Body, Id, Money, Prose, Tasks, Time, Tokens
 from orchestrator.rows import columns
 
 ReportId = Annotated[str, Field(min_length=1, max_length=128)]
 Label = Annotated[str, Field(max_length=200)]
 
-FOLD_AT_MOST = 2_000
-"""Entries folded per agent and batch: a million unfolded ones must not outlast the transaction's time-out."""
+FOLD_PER_AGENT, FOLD_AT_MOST = 2_000, 20_000
+"""Entries folded per batch: a million unfolded ones must not outlast the transaction's time-out."""
 
 
 class Entry(Body):
@@ -78,7 +78,10 @@ NO_SUMS = Sums()
 
 _STRANGERS = text("""
     SELECT mine.id FROM unnest(CAST(:ids AS uuid[])) AS mine (id)
-    WHERE NOT EXISTS (SELECT FROM agents a WHERE a.id = mine.id AND a.project_id = :project)
+    WHERE NOT EXISTS (
+        SELECT FROM agents a WHERE a.id = mine.id AND a.project_id = :project
+            AND (a.status IS NOT NULL
+                OR EXISTS (SELECT FROM commands c WHERE c.agent_id = a.id AND c.state = 'queued' AND c.verb = 'spawn')))
 """)
 
 _TOO_OLD_OR_NEW = text("""
@@ -118,8 +121,9 @@ _FOLD = text("""
         SELECT u.agent_id, u.report_id
         FROM unnest(CAST(:ids AS uuid[])) AS mine (id)
         CROSS JOIN LATERAL (
-            SELECT agent_id, report_id FROM usage_entries WHERE agent_id = mine.id AND NOT folded LIMIT :most
+            SELECT agent_id, report_id FROM usage_entries WHERE agent_id = mine.id AND NOT folded LIMIT :each
         ) u
+        LIMIT :most
     ), folded AS (
         UPDATE usage_entries e SET folded = true
         FROM picked p WHERE e.agent_id = p.agent_id AND e.report_id = p.report_id AND NOT e.folded
@@ -146,11 +150,16 @@ def take(db: Connection, project_id: UUID, entries: Sequence[AgentEntry]) -> Tak
     return Taken(accepted, len(rows) - accepted, list(db.execute(_CONFLICTS, keys).scalars()))
 
 
+def strangers(db: Connection, project_id: UUID, agent_ids: Iterable[UUID]) -> set[UUID]:
+    """Which of these are no agents of the project: unknown, another project's, or never to be born."""
+    return set(db.execute(_STRANGERS, {"ids": list(agent_ids), "project": project_id}).scalars())
+
+
 def fold(db: Connection, agent_ids: Sequence[UUID]) -> dict[UUID, Sums]:
     """Mark the unfolded entries of these agents (locked by the caller) as counted; what each adds to its agent."""
     if not agent_ids:
         return {}
-    rows = db.execute(_FOLD, {"ids": list(agent_ids), "most": FOLD_AT_MOST})
+    rows = db.execute(_FOLD, {"ids": list(agent_ids), "each": FOLD_PER_AGENT, "most": FOLD_AT_MOST})
     return {row.agent_id: Sums(row.tasks_completed, int(row.tokens_used), row.cost_incurred) for row in rows}
 
 
@@ -160,12 +169,11 @@ def _row(entry: AgentEntry) -> dict[str, Any]:
 
 
 def _check(db: Connection, project_id: UUID, rows: Sequence[dict[str, Any]]) -> None:
-    ids = {row["agent_id"] for row in rows}
-    strangers = set(db.execute(_STRANGERS, {"ids": list(ids), "project": project_id}).scalars())
+    unknown_ids = strangers(db, project_id, {row["agent_id"] for row in rows})
     unknown = [
-        Violation(f"there is no agent {row['agent_id']} in this project", f"entries.{i}.agent_id")
+        Violation(no_agent(row["agent_id"]).detail, f"entries.{i}.agent_id")
         for i, row in enumerate(rows)
-        if row["agent_id"] in strangers
+        if row["agent_id"] in unknown_ids
     ]
     if unknown:
         raise Invalid(*unknown)

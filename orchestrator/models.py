@@ -215,6 +215,7 @@ usage_entries = Table(
         name="amounts",
     ),
     Index("ix_usage_entries_unfolded", "agent_id", postgresql_where=text("NOT folded")),
+    Index("ix_usage_entries_waiting", "created_at", postgresql_where=text("NOT folded")),
     Index("ix_usage_entries_report", "project_id", "occurred_at"),
 )
 

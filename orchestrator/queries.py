@@ -18,8 +18,7 @@ _OVERDUE = text("""
         (SELECT created_at FROM commands WHERE state = 'queued' ORDER BY lane, turn, seq LIMIT 1)
             < now() - interval '1 second', false)
         OR EXISTS (
-            SELECT FROM usage_entries u JOIN agents a ON a.id = u.agent_id
-            WHERE NOT u.folded AND a.status IS NOT NULL AND u.created_at < now() - interval '1 second')
+            SELECT FROM usage_entries WHERE NOT folded AND created_at < now() - interval '1 second')
 """)
 _QUEUE = text("""
     SELECT count(*) AS depth, coalesce(extract(epoch FROM now() - min(created_at)), 0)::float AS age

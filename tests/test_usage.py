@@ -6,11 +6,14 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
-from orchestrator.ledger import FOLD_AT_MOST
+from orchestrator import drain as drains
+from orchestrator import ledger
+from orchestrator.db import Guard, begin
+from orchestrator.ledger import FOLD_PER_AGENT
 from tests.stage import WAIT, Project, drain, eventually, settle, sql, violations
 from tests.wire import Gunicorn
 from web.waiters import waiters
@@ -167,8 +170,56 @@ def test_more_entries_than_one_batch_folds_are_all_counted_in_the_end(quiet: Pro
     part = counted(quiet, agent)
     settle()
 
-    assert part == (0, f"{FOLD_AT_MOST // 1000}", 0)
+    assert part == (0, f"{FOLD_PER_AGENT // 1000}", 0)
     assert counted(quiet, agent) == (0, "3", 0)
+    assert violations() == {}
+
+
+def test_one_batch_folds_a_bounded_number_of_entries_of_all_agents_together(
+    quiet: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "FOLD_AT_MOST", 5)
+    agents = [quiet.born() for _ in range(3)]
+    for agent in agents:
+        report(quiet, agent, *({"report_id": str(n), "tasks_completed": 1} for n in range(4)))
+
+    batches = []
+    while not drain().empty:
+        batches.append(sum(counted(quiet, agent)[2] for agent in agents))
+
+    assert batches == [5, 10, 12]
+    assert violations() == {}
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_the_oldest_entry_is_claimed_first(quiet: Project, first: int) -> None:
+    agents = [quiet.born(), quiet.born()]
+    for agent in (agents[first], agents[1 - first]):
+        report(quiet, agent, {"report_id": "1"})
+
+    with begin(Guard.DRAIN) as db:
+        assert drains.claim(db, limit=1).usage == [UUID(agents[first])]
+
+
+@pytest.mark.parametrize("ending", ["cancelled", "dead"])
+def test_usage_of_an_agent_that_is_never_born_is_counted_or_refused(quiet: Project, ending: str) -> None:
+    spawn = quiet.spawn(wait=False)
+    agent, command = spawn["agent_id"], spawn["id"]
+    report(quiet, agent, {"report_id": "early", "cost": "0.5"})
+    if ending == "cancelled":
+        quiet.api.post(f"{quiet.path}/commands/{command}/cancel")
+    else:
+        with begin(Guard.DRAIN) as db:
+            assert drains.bury(db, UUID(command), "a-task")
+
+    settle()
+    late = report(quiet, agent, {"report_id": "late", "cost": "0.5"})
+    among = quiet.api.post(f"{quiet.path}/usage", {"entries": [{"agent_id": agent, "report_id": "late"}]})
+
+    assert sql("SELECT report_id, folded FROM usage_entries") == [("early", True)]
+    assert quiet.api.get(f"{quiet.path}/agents/metrics").json["total_cost_incurred"] == "0.5"
+    assert late.status_code == 404
+    assert (among.status_code, among.json["errors"][0]["field"]) == (422, "entries.0.agent_id")
     assert violations() == {}
 
 

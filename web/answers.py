@@ -10,7 +10,7 @@ from sqlalchemy import Row
 from orchestrator import logs, queries
 from orchestrator.accept import Accepted
 from orchestrator.db import autocommit
-from orchestrator.errors import Conflict, NotFound, Problem, recall
+from orchestrator.errors import Conflict, Problem, no_agent, recall
 from orchestrator.states import State
 from web import gate, headers, schemas
 from web.waiters import waiters
@@ -98,7 +98,7 @@ def _settled(closed: Outcome, render: Render, status: int) -> Response:
     if closed.command.state != State.APPLIED:
         raise _failure(closed.command)
     if closed.agent is None:
-        raise NotFound(f"there is no agent {closed.command.agent_id} in this project")
+        raise no_agent(closed.command.agent_id)
     response = render(closed.agent)
     response.status_code = status
     return response

@@ -8,7 +8,7 @@ from flask_openapi3 import APIBlueprint, Tag
 
 from orchestrator import access, idempotency, ledger, queries
 from orchestrator.db import autocommit, begin
-from orchestrator.errors import NotFound
+from orchestrator.errors import no_agent
 from orchestrator.idempotency import Once
 from orchestrator.ledger import AgentEntry, AgentReport, ProjectReport, Taken
 from web import answers, gate, headers, params, schemas
@@ -53,8 +53,8 @@ def get_usage(path: params.ProjectPath, query: params.UsageQuery) -> Response:
 def _take(project_id: UUID, entries: Sequence[AgentEntry], once: Once | None, of: UUID | None = None) -> Response:
     with begin() as db:
         access.enter(db, g.caller, project_id)
-        if of is not None and not queries.knows(db, project_id, of):
-            raise NotFound(f"there is no agent {of} in this project")
+        if of is not None and ledger.strangers(db, project_id, [of]):
+            raise no_agent(of)
         taken, replayed = idempotency.remember(db, g.caller, once, lambda: ledger.take(db, project_id, entries))
     bell.ring()
     status = 200 if _counted(entries) else 202

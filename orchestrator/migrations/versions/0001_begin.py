@@ -138,6 +138,7 @@ def upgrade() -> None:
     )
     op.create_index('ix_usage_entries_report', 'usage_entries', ['project_id', 'occurred_at'], unique=False)
     op.create_index('ix_usage_entries_unfolded', 'usage_entries', ['agent_id'], unique=False, postgresql_where=sa.text('NOT folded'))
+    op.create_index('ix_usage_entries_waiting', 'usage_entries', ['created_at'], unique=False, postgresql_where=sa.text('NOT folded'))
     op.create_table('users',
     sa.Column('id', sa.Uuid(), nullable=False),
     sa.Column('email', sa.Text(), nullable=False),
@@ -236,6 +237,7 @@ def downgrade() -> None:
     op.drop_index(op.f('ix_api_keys_user_id'), table_name='api_keys')
     op.drop_table('api_keys')
     op.drop_table('users')
+    op.drop_index('ix_usage_entries_waiting', table_name='usage_entries', postgresql_where=sa.text('NOT folded'))
     op.drop_index('ix_usage_entries_unfolded', table_name='usage_entries', postgresql_where=sa.text('NOT folded'))
     op.drop_index('ix_usage_entries_report', table_name='usage_entries')
     op.drop_table('usage_entries')
