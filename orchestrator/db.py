@@ -12,6 +12,8 @@ from sqlalchemy.engine.interfaces import ExceptionContext
 from orchestrator.errors import Unavailable
 from orchestrator.settings import SettingsError, settings
 
+DRAIN_SECONDS = 8
+
 
 class Guard(Enum):
     """How long the database lets one kind of work go on before it ends it for us.
@@ -24,10 +26,20 @@ class Guard(Enum):
 
     DOOR = "-c lock_timeout=2s -c statement_timeout=5s -c idle_in_transaction_session_timeout=5s -c jit=off"
     DRAIN = (
-        "-c transaction_timeout=8s -c idle_in_transaction_session_timeout=5s -c lock_timeout=3s -c jit=off"
-        " -c enable_sort=off -c enable_hashjoin=off -c enable_mergejoin=off"
+        f"-c transaction_timeout={DRAIN_SECONDS}s -c idle_in_transaction_session_timeout=5s -c lock_timeout=3s"
+        " -c jit=off -c enable_sort=off -c enable_hashjoin=off -c enable_mergejoin=off"
     )
     TOOL = "-c lock_timeout=5s -c statement_timeout=10min"
+
+
+_KEEPALIVE = {
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 8_000,
+}
+"""A server that is cut off without a word is given up after about ten seconds, not after two hours (libpq's options, in
+s and, the last, in ms; no connection through a socket file needs them)."""
 
 
 @cache
@@ -47,7 +59,8 @@ def engine(guard: Guard) -> Engine:
         pool_timeout=2,
         connect_args={
             "options": f"{guard.value} -c TimeZone=UTC",
-            "connect_timeout": 2,  # a request is answered within three seconds, whatever the database does
+            "connect_timeout": 2,
+            **_KEEPALIVE,
             "application_name": f"orch-{guard.name.lower()}",
         },
     )

@@ -1,5 +1,6 @@
 """What a command does to an agent: pure functions over values, no I/O and no clock."""
 
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -143,7 +144,12 @@ def _update(agent: Agent, payload: dict[str, Any]) -> Event:
 
 
 def _differing(agent: Agent, wanted: dict[str, Any]) -> dict[str, Any]:
-    return {field: value for field, value in wanted.items() if getattr(agent, field) != value}
+    return {field: value for field, value in wanted.items() if _json(getattr(agent, field)) != _json(value)}
+
+
+def _json(value: Any) -> str:
+    """What can be compared: to Python, true equals 1 and 1 equals 1.0."""
+    return json.dumps(value, sort_keys=True)
 
 
 EFFECTS: dict[Verb, Effect] = {

@@ -11,14 +11,16 @@ from sqlalchemy import Connection, text
 
 from orchestrator import record
 from orchestrator.decide import Agent, Command, Outcome, decide
+from orchestrator.errors import Dead
 from orchestrator.ledger import fold
 from orchestrator.lifecycle import Status, Verb
 from orchestrator.pipeline import together
+from orchestrator.record import Changes
 from orchestrator.rows import jsonb
 
-MAILBOX = 50
-"""Commands taken from one agent's mailbox per batch, so that one busy agent does not fill a batch."""
-
+MAILBOX, LETTERS = 50, 2_000
+"""Commands taken per batch: from one agent's mailbox, so that one busy agent does not fill a batch; and from all
+together, because even the largest commands must not outlast the transaction's time-out."""
 
 Place = tuple[int, float, int]
 """Where a command stands in the queue: lane, turn, seq."""
@@ -44,21 +46,16 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What the claim's agents and mailboxes looked like after the lock, and the database's time then."""
+    """What the claimed agents and their mailboxes looked like after the lock, and the database's time then."""
 
-    claim: Claim
     agents: dict[UUID, Agent]
     mail: dict[UUID, list[Command]]
     at: datetime
 
 
-Decided = tuple[Load, dict[UUID, Agent], list[Outcome]]
-"""A load, its agents as they are afterwards, and how each command ended."""
-
-
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one transaction did; `full` when its claim reached its limit, so that more may wait."""
+    """What one transaction did: whom it claimed, how each command ended, and how many agents' usage it counted."""
 
     claim: Claim
     outcomes: list[Outcome] = field(default_factory=list)
@@ -74,10 +71,6 @@ class Batch:
         """The commands this batch closed."""
         return [outcome.command.id for outcome in self.outcomes]
 
-    def count(self, state: str) -> int:
-        """How many commands ended in `state`."""
-        return sum(outcome.state == state for outcome in self.outcomes)
-
 
 # The LIMIT stands outside the lock: inside a subquery, one locked agent with a long mailbox would fill it, and the
 # claim would come back empty while thousands wait. NO KEY, because foreign keys at the door take a key-share lock.
@@ -89,8 +82,8 @@ _CLAIM_MAIL = text("""
 """)
 _CLAIM_USAGE = text("""
     SELECT a.id FROM usage_entries u JOIN agents a ON a.id = u.agent_id
-    WHERE NOT u.folded AND a.status IS NOT NULL
-    LIMIT :limit
+    WHERE NOT u.folded
+    ORDER BY u.created_at LIMIT :limit
     FOR NO KEY UPDATE OF a SKIP LOCKED
 """)
 _CLAIM_ONE = text("SELECT id FROM agents WHERE id = :agent FOR NO KEY UPDATE SKIP LOCKED")
@@ -106,17 +99,20 @@ _MAILBOXES = text("""
     FROM unnest(CAST(:ids AS uuid[])) AS mine (id)
     CROSS JOIN LATERAL (
         SELECT id, agent_id, verb, payload, reason, actor_type, actor_id, precondition, seq
-        FROM commands WHERE agent_id = mine.id AND state = 'queued' ORDER BY seq LIMIT :most
+        FROM commands
+        WHERE agent_id = mine.id AND state = 'queued' AND (CAST(:only AS uuid) IS NULL OR id = :only)
+        ORDER BY seq LIMIT :most
     ) c
     ORDER BY c.seq
 """)
 _NOW = text("SELECT clock_timestamp() AS now")
 
 _COUNT_ATTEMPT = text("""
-    UPDATE commands SET attempts = attempts + :more
+    UPDATE commands SET attempts = attempts + 1
     WHERE id = (SELECT id FROM commands WHERE agent_id = :agent AND state = 'queued' ORDER BY seq LIMIT 1)
     RETURNING id, attempts
 """)
+_GIVE_BACK = text("UPDATE commands SET attempts = attempts - 1 WHERE id = :id AND state = 'queued'")
 _BURY = text("""
     UPDATE commands SET state = 'dead', closed_at = clock_timestamp(), task_id = :task_id, error = :error
     WHERE id = :id AND state = 'queued'
@@ -130,15 +126,15 @@ class Drainer:
     slot: int
     task_id: str | None = None
 
-    def drain(self, db: Connection, claim: Claim, mailbox: int = MAILBOX) -> Batch:
-        """Empty the mailboxes of the claimed agents and count their usage; the caller commits."""
-        return self._record(db, _decide(_load(db, claim, mailbox)))
-
-    def _record(self, db: Connection, decided: Decided) -> Batch:
-        load, after, outcomes = decided
-        sums = fold(db, [id_ for id_ in load.claim.usage if after[id_].status is not None])
-        record.write(db, load.agents, after, outcomes, sums, load.at, self.slot, self.task_id)
-        return Batch(load.claim, outcomes, len(sums))
+    def drain(self, db: Connection, claim: Claim, only: UUID | None = None) -> Batch:
+        """Empty the mailboxes of the claimed agents, but for the bounds of a batch, and count their usage; the caller
+        commits. With `only`, no command but that one is touched.
+        """
+        load = _load(db, claim, only)
+        after, outcomes = _decide(load)
+        sums = fold(db, claim.usage)
+        record.write(db, Changes(load.agents, after, outcomes, sums, load.at), self.slot, self.task_id)
+        return Batch(claim, outcomes, len(sums))
 
 
 def claim(db: Connection, limit: int, start: Place = FRONT) -> Claim:
@@ -161,28 +157,33 @@ def claim_one(db: Connection, agent_id: UUID) -> Claim:
     return Claim(mine, mine)
 
 
-def count_attempt(db: Connection, agent_id: UUID, more: int = 1) -> tuple[UUID, int] | None:
-    """Add to the attempts of the agent's oldest queued command: its id and new count; None for an empty mailbox."""
-    row = db.execute(_COUNT_ATTEMPT, {"agent": agent_id, "more": more}).one_or_none()
+def count_attempt(db: Connection, agent_id: UUID) -> tuple[UUID, int] | None:
+    """Count an attempt at the agent's oldest queued command: its id and attempts so far; None for an empty mailbox."""
+    row = db.execute(_COUNT_ATTEMPT, {"agent": agent_id}).one_or_none()
     return row and (row.id, row.attempts)
 
 
-def bury(db: Connection, command_id: UUID, task_id: str | None) -> None:
-    """Close a command as dead: it failed each time it was tried."""
-    message = "the command failed five times and was given up; its agent was not changed by it"
-    error = {"code": "internal", "message": message, "field": None}
-    db.execute(_BURY, {"id": command_id, "task_id": task_id, "error": jsonb(error)})
+def give_back(db: Connection, command_id: UUID) -> None:
+    """Take back an attempt that was not the command's fault, or not made."""
+    db.execute(_GIVE_BACK, {"id": command_id})
 
 
-def _load(db: Connection, claim: Claim, mailbox: int) -> Load:
+def bury(db: Connection, command_id: UUID, task_id: str | None) -> bool:
+    """Close a command as dead, since it failed each time it was tried; False if it is closed already."""
+    error = jsonb(Dead().as_record())
+    return bool(db.execute(_BURY, {"id": command_id, "task_id": task_id, "error": error}).rowcount)
+
+
+def _load(db: Connection, claim: Claim, only: UUID | None) -> Load:
     ids = claim.agents
+    most = max(1, min(MAILBOX, LETTERS // (len(ids) or 1)))
     found, letters, clock = together(
-        db, (_AGENTS, {"ids": ids}), (_MAILBOXES, {"ids": ids, "most": mailbox}), (_NOW, {})
+        db, (_AGENTS, {"ids": ids}), (_MAILBOXES, {"ids": ids, "most": most, "only": only}), (_NOW, {})
     )
     mail: dict[UUID, list[Command]] = defaultdict(list)
     for row in letters:
         mail[row.agent_id].append(_command(row))
-    return Load(claim, {row.id: _agent(row._asdict()) for row in found}, mail, clock.fetchall()[0].now)
+    return Load({row.id: _agent(row._asdict()) for row in found}, mail, clock.fetchall()[0].now)
 
 
 def _agent(row: dict[str, Any]) -> Agent:
@@ -195,10 +196,11 @@ def _command(row: Any) -> Command:
     )
 
 
-def _decide(load: Load) -> Decided:
+def _decide(load: Load) -> tuple[dict[UUID, Agent], list[Outcome]]:
+    """The agents as they are afterwards, and how each command ended."""
     after: dict[UUID, Agent] = {}
     outcomes: list[Outcome] = []
     for id_, agent in load.agents.items():
         after[id_], ended = decide(agent, load.mail.get(id_, ()), load.at)
         outcomes += ended
-    return load, after, outcomes
+    return after, outcomes

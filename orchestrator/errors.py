@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
+from uuid import UUID
 
 
 class Violation(NamedTuple):
@@ -57,6 +58,11 @@ class NotFound(Problem):
     """There is nothing at this address."""
 
     status, code, title = 404, "not_found", "Not found"
+
+
+def no_agent(agent_id: UUID) -> NotFound:
+    """What is said of an agent that is not there, not yet, or another project's: the same, whichever it is."""
+    return NotFound(f"there is no agent {agent_id} in this project")
 
 
 class MethodNotAllowed(Problem):
@@ -122,7 +128,7 @@ class RateLimited(Problem):
 
 
 class Dead(Problem):
-    """The command failed five times and was given up; its agent was not changed by it."""
+    """The command failed each time it was tried and was given up; its agent was not changed by it."""
 
 
 class Unavailable(Problem):

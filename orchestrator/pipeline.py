@@ -28,7 +28,11 @@ def together(db: Connection, *calls: Call) -> list[psycopg.Cursor[Any]]:
     try:
         with raw.pipeline():
             return [raw.cursor(row_factory=namedtuple_row).execute(_sql(sql), values) for sql, values in calls]
-    except psycopg.Error as error:
+    except BaseException as error:
+        if (
+            getattr(error, "sqlstate", None) is None
+        ):  # lost, or interrupted with answers on their way: of no use any more
+            db.invalidate()
         problem = unavailable(error)
         if problem is not None:
             raise problem from error

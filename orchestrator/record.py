@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -68,29 +69,29 @@ _COUNT = text("""
         tokens_used = k.tokens_used + excluded.tokens_used, cost_incurred = k.cost_incurred + excluded.cost_incurred
 """)
 
-Agents = dict[UUID, Agent]
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a batch decided: agents as they were read and as they are now, how each command ended, the usage to be added
+    by agent, and the database's time."""
+
+    before: dict[UUID, Agent]
+    after: dict[UUID, Agent]
+    outcomes: Sequence[Outcome]
+    sums: dict[UUID, Sums]
+    at: datetime
 
 
-def write(
-    db: Connection,
-    before: Agents,
-    after: Agents,
-    outcomes: Sequence[Outcome],
-    sums: dict[UUID, Sums],
-    at: datetime,
-    slot: int,
-    task_id: str | None,
-) -> None:
-    """Write what a batch decided: agents as they were read and as they are now, how each command ended, and the usage
-    to be added by agent. `slot` is this process's row in each project's counters.
+def write(db: Connection, changes: Changes, slot: int, task_id: str | None) -> None:
+    """Write down a batch. `slot` is this process's row in each project's counters.
 
     Raises WorldChanged when a locked row is not as it was read.
     """
     writes: list[tuple[TextClause, list[dict[str, Any]], dict[str, Any]]] = [
-        (_WRITE_AGENTS, _agent_rows(before, after, sums), {}),
-        (_WRITE_EVENTS, _event_rows(after, outcomes, at), {}),
-        (_CLOSE_COMMANDS, _command_rows(outcomes), {"at": at, "task_id": task_id}),
-        (_COUNT, _counter_rows(before, after, sums), {"slot": slot}),
+        (_WRITE_AGENTS, _agent_rows(changes), {}),
+        (_WRITE_EVENTS, _event_rows(changes), {}),
+        (_CLOSE_COMMANDS, _command_rows(changes.outcomes), {"at": changes.at, "task_id": task_id}),
+        (_COUNT, _counter_rows(changes), {"slot": slot}),
     ]
     due = [(sql, rows, common) for sql, rows, common in writes if rows]
     done = together(db, *((sql, columns(rows) | common) for sql, rows, common in due))
@@ -98,10 +99,11 @@ def write(
         raise WorldChanged("not every row was as it had been read")
 
 
-def _agent_rows(before: Agents, after: Agents, sums: dict[UUID, Sums]) -> list[dict[str, Any]]:
+def _agent_rows(changes: Changes) -> list[dict[str, Any]]:
+    before, sums = changes.before, changes.sums
     return [
         _agent_row(agent, before[id_].version, sums.get(id_, NO_SUMS))
-        for id_, agent in after.items()
+        for id_, agent in changes.after.items()
         if agent.version != before[id_].version or id_ in sums
     ]
 
@@ -112,12 +114,12 @@ def _agent_row(agent: Agent, read: int, sums: Sums) -> dict[str, Any]:
     return fields | counters | {"read": read, "short_term_memory": jsonb(agent.short_term_memory)}
 
 
-def _event_rows(after: Agents, outcomes: Iterable[Outcome], at: datetime) -> list[dict[str, Any]]:
+def _event_rows(changes: Changes) -> list[dict[str, Any]]:
     return [
         {
             "agent_id": o.command.agent_id,
             "version": o.version,
-            "project_id": after[o.command.agent_id].project_id,
+            "project_id": changes.after[o.command.agent_id].project_id,
             "command_id": o.command.id,
             "verb": o.event.verb.value,
             "before": o.event.before,
@@ -126,9 +128,9 @@ def _event_rows(after: Agents, outcomes: Iterable[Outcome], at: datetime) -> lis
             "actor_type": o.command.actor_type,
             "actor_id": o.command.actor_id,
             "reason": o.command.reason,
-            "at": at,
+            "at": changes.at,
         }
-        for o in outcomes
+        for o in changes.outcomes
         if o.event is not None
     ]
 
@@ -139,10 +141,10 @@ def _command_rows(outcomes: Iterable[Outcome]) -> list[dict[str, Any]]:
     ]
 
 
-def _counter_rows(before: Agents, after: Agents, sums: dict[UUID, Sums]) -> list[dict[str, Any]]:
+def _counter_rows(changes: Changes) -> list[dict[str, Any]]:
     deltas: dict[UUID, dict[str, Any]] = defaultdict(_no_delta)
-    for id_, agent in after.items():
-        _add(deltas, before[id_], agent, sums.get(id_, NO_SUMS))
+    for id_, agent in changes.after.items():
+        _add(deltas, changes.before[id_], agent, changes.sums.get(id_, NO_SUMS))
     return [{"project_id": id_, **delta} for id_, delta in deltas.items()]
 
 

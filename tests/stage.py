@@ -14,6 +14,7 @@ from tempfile import TemporaryFile
 from typing import Any, Self
 from uuid import UUID, uuid4
 
+import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import Connection, event, text
 from werkzeug.test import TestResponse
@@ -46,8 +47,14 @@ def free_port() -> int:
 
 def drain(limit: int = 500, mailbox: int = drains.MAILBOX) -> Batch:
     """One batch, as a worker does it, in this process."""
-    with begin(Guard.DRAIN) as db:
-        return Drainer(slot=7, task_id="a-task").drain(db, drains.claim(db, limit), mailbox)
+    with begin(Guard.DRAIN) as db, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(drains, "MAILBOX", mailbox)
+        return Drainer(slot=7, task_id="a-task").drain(db, drains.claim(db, limit))
+
+
+def applied(batch: Batch) -> int:
+    """How many commands it applied."""
+    return sum(outcome.state == "applied" for outcome in batch.outcomes)
 
 
 def settle() -> None:

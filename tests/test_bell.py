@@ -14,7 +14,7 @@ from orchestrator.db import Guard, engine
 from orchestrator.link import REST_SECONDS
 from tests.redis_server import OwnRedis
 from tests.stage import Project, Worker, eventually, multiply, sql, violations
-from workers import bell, tasks
+from workers import bell, shift, tasks
 
 QUEUE = "commands"
 
@@ -110,7 +110,7 @@ def test_a_worker_clears_the_flag_before_it_looks(own_redis: OwnRedis, agent: st
     assert seen == [None, None], "the batch, and the claim that comes back empty"
 
 
-@pytest.mark.parametrize(("waiting", "bells"), [(tasks.CLAIM - 1, 0), (tasks.CLAIM, 1)])
+@pytest.mark.parametrize(("waiting", "bells"), [(shift.CLAIM - 1, 0), (shift.CLAIM, 1)])
 def test_a_full_batch_rings_for_an_idle_worker(own_redis: OwnRedis, agent: str, waiting: int, bells: int) -> None:
     multiply(agent, waiting)
 

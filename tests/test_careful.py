@@ -1,17 +1,23 @@
 """One bad command never stops the others: it is tried five times alone, and given up."""
 
-from collections import Counter
+import signal
+import sys
+import time
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from billiard.exceptions import SoftTimeLimitExceeded
+from sqlalchemy import event
 
-from orchestrator.db import Guard, begin
+from orchestrator import drain as drains
+from orchestrator.db import Guard, begin, engine
 from orchestrator.drain import Drainer
+from orchestrator.errors import Unavailable
 from tests.redis_server import OwnRedis
-from tests.stage import Project, Worker, eventually, is_problem, multiply, run, sql, violations
-from workers import tasks
+from tests.stage import Project, Worker, eventually, is_problem, multiply, run, settle, sql, violations
+from workers.shift import BUDGET_SECONDS, Shift, _give_back
 
 OTHERS = 599
 
@@ -109,6 +115,120 @@ def test_an_agent_that_another_drain_has_meanwhile_is_left_to_it(quiet: Project)
 
     with begin(Guard.TOOL) as db:
         run(db, "SELECT 1 FROM agents WHERE id = :id FOR NO KEY UPDATE", id=agent)
-        assert tasks._one_command(Drainer(0), UUID(agent), Counter()) is None
+        assert not Shift(Drainer(0))._one_command(UUID(agent))
 
     assert (state(command), attempts(command)) == ("queued", 0)
+
+
+SLOW = """
+    CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN PERFORM pg_sleep({seconds}); RETURN NEW; END $$;
+    CREATE TRIGGER dawdle BEFORE UPDATE ON agents FOR EACH ROW EXECUTE FUNCTION dawdle()
+"""
+"""A database on which each agent takes so many seconds to write."""
+
+
+def slow_down(seconds: float) -> None:
+    """From now on."""
+    with begin(Guard.TOOL) as db:
+        db.connection.driver_connection.execute(SLOW.format(seconds=seconds))  # type: ignore[union-attr]
+
+
+@pytest.fixture
+def hurried(quiet: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A project in a database that ends a drain's transaction after a second."""
+    monkeypatch.setattr(sys.modules[Shift.__module__], "DRAIN_SECONDS", 1)
+
+    def hurry(connection: Any, _: Any) -> None:
+        connection.execute("SET transaction_timeout = '1s'")
+        connection.commit()
+
+    engine(Guard.DRAIN).dispose()
+    event.listen(engine(Guard.DRAIN), "connect", hurry)
+    return quiet
+
+
+def test_a_batch_that_takes_too_long_is_done_command_by_command(hurried: Project) -> None:
+    agent = hurried.born()
+    multiply(agent, 29)
+    sql("""INSERT INTO commands (id, project_id, agent_id, verb, payload, actor_id)
+        SELECT gen_random_uuid(), project_id, agent_id, 'pause', '{}', actor_id FROM commands""")
+    slow_down(0.05)
+
+    shift = Shift(Drainer(0))
+    shift.work()
+
+    assert shift.done["applied"] > 5
+    sql("DROP FUNCTION dawdle CASCADE")
+    settle()
+    assert [row.state for row in sql("SELECT DISTINCT state FROM commands")] == ["applied"]
+    assert sql("SELECT 1 FROM commands WHERE attempts > 1") == []
+    assert violations() == {}
+
+
+def test_working_carefully_has_its_time_as_well(hurried: Project) -> None:
+    agent = hurried.born()
+    multiply(agent, 99)
+    slow_down(0.05)
+    began = time.monotonic()
+
+    Shift(Drainer(0)).work()
+
+    assert time.monotonic() - began < 1 + BUDGET_SECONDS + 1
+    assert queued() > 0
+
+
+@pytest.mark.parametrize("one", [True, False])
+def test_the_task_s_time_limit_is_no_fault_of_the_command(quiet: Project, one: bool) -> None:
+    agent = quiet.born()
+    command = quiet.send(agent, "pause")["id"]
+    slow_down(5)
+    shift = Shift(Drainer(0))
+
+    def end(*_: object) -> None:
+        raise SoftTimeLimitExceeded  # as Celery's own handler does: from a signal, wherever we are
+
+    signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
+    with pytest.raises((SoftTimeLimitExceeded, Unavailable)):
+        shift._one_command(UUID(agent)) if one else shift.work()
+
+    assert (state(command), attempts(command)) == ("queued", 0)
+
+
+def test_an_attempt_is_at_the_command_it_was_counted_for(quiet: Project) -> None:
+    agent = quiet.born()
+    first, second = (quiet.send(agent, verb)["id"] for verb in ("pause", "resume"))
+    with begin(Guard.DRAIN) as db:
+        assert drains.count_attempt(db, UUID(agent)) == (UUID(first), 1)
+
+    quiet.api.post(f"{quiet.path}/commands/{first}/cancel")
+    with begin(Guard.DRAIN) as db:
+        batch = Drainer(0).drain(db, drains.claim_one(db, UUID(agent)), only=UUID(first))
+
+    assert batch.outcomes == []
+    assert (state(second), attempts(second)) == ("queued", 0)
+
+
+def test_a_command_that_was_closed_meanwhile_is_not_given_up(quiet: Project) -> None:
+    agent = quiet.born()
+    command = quiet.send(agent, "pause")["id"]
+    settle()
+
+    with begin(Guard.DRAIN) as db:
+        assert not drains.bury(db, UUID(command), "a-task")
+
+    assert state(command) == "applied"
+
+
+def test_an_attempt_that_cannot_be_given_back_stays_counted(quiet: Project) -> None:
+    agent = quiet.born()
+    command = quiet.send(agent, "pause")["id"]
+    with begin(Guard.DRAIN) as db:
+        drains.count_attempt(db, UUID(agent))
+
+    with begin(Guard.TOOL) as db:
+        run(db, "SELECT 1 FROM commands WHERE id = :id FOR UPDATE", id=command)
+        _give_back(UUID(command))
+
+    assert (state(command), attempts(command)) == ("queued", 1)

@@ -15,8 +15,8 @@ from orchestrator.db import Guard, begin
 from orchestrator.drain import Drainer
 from orchestrator.errors import Unavailable
 from tests.redis_server import OwnRedis
-from tests.stage import Project, Worker, drain, eventually, multiply, run, settle, sql, violations
-from workers import tasks
+from tests.stage import Project, Worker, applied, drain, eventually, multiply, run, settle, sql, violations
+from workers import shift, tasks
 
 LETTERS = 600
 OTHERS = 3_000
@@ -68,7 +68,7 @@ def test_claims_do_not_step_again_over_all_that_an_old_snapshot_keeps(
     quiet: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     multiply(quiet.born(), BACKLOG)
-    monkeypatch.setattr(tasks, "BUDGET_SECONDS", 60)
+    monkeypatch.setattr(shift, "BUDGET_SECONDS", 60)
     before = _index_entries_read()
 
     with begin(Guard.TOOL) as db:
@@ -192,5 +192,5 @@ def test_a_worker_that_stands_still_in_a_transaction_loses_its_agents_and_its_co
 def _stand_still() -> None:
     with begin(Guard.DRAIN) as db:
         Drainer(0, "frozen").drain(db, drains.claim(db, 5))
-        eventually(lambda: drain().count("applied") == 1)  # somebody else, while we say nothing
+        eventually(lambda: applied(drain()) == 1)  # somebody else, while we say nothing
         db.execute(text("SELECT 1"))

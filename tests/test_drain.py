@@ -1,6 +1,11 @@
 """claim → load → decide → record, batch by batch, in a database that nobody else drains."""
 
-from tests.stage import Project, drain, violations
+from typing import Any
+
+import pytest
+
+from orchestrator import drain as drains
+from tests.stage import Project, applied, drain, settle, sql, violations
 
 
 def test_a_spawn_makes_an_idle_agent_with_one_event(quiet: Project) -> None:
@@ -10,7 +15,7 @@ def test_a_spawn_makes_an_idle_agent_with_one_event(quiet: Project) -> None:
 
     agent = quiet.api.get(quiet.agent(spawn["agent_id"])).json
     events = quiet.api.get(f"{quiet.agent(spawn['agent_id'])}/events").json["data"]
-    assert batch.count("applied") == 1
+    assert applied(batch) == 1
     assert (agent["status"], agent["version"], agent["last_activity_at"]) == ("idle", 1, None)
     assert [(e["verb"], e["before"], e["after"], e["reason"]) for e in events] == [("spawn", None, "idle", "a test")]
 
@@ -48,7 +53,7 @@ def test_one_busy_agent_does_not_fill_a_batch(quiet: Project) -> None:
 
     batch = drain()
 
-    assert batch.count("applied") == 51
+    assert applied(batch) == 51
     assert quiet.command(last["id"])["state"] == "applied"
 
 
@@ -75,3 +80,43 @@ def test_usage_of_an_unborn_agent_is_counted_once_it_is_born(quiet: Project) -> 
         pass
 
     assert quiet.api.get(quiet.agent(spawn["agent_id"])).json["tokens_used"] == 7
+
+
+def test_a_batch_takes_a_bounded_number_of_commands_from_all_mailboxes_together(
+    quiet: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agents = [quiet.born() for _ in range(5)]
+    for agent in agents:
+        for verb in ("pause", "resume") * 3:
+            quiet.send(agent, verb)
+    monkeypatch.setattr(drains, "LETTERS", 10)
+
+    batches = []
+    while not (batch := drain()).empty:
+        batches.append(applied(batch))
+
+    assert batches == [10, 10, 10]
+    assert [row.n for row in sql("SELECT version AS n FROM agents")] == [7] * 5, "each was possible in its order"
+    assert violations() == {}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"on": 1}, {"on": True}),
+        ({"on": False}, {"on": 0}),
+        ({"deep": [{"on": 0}]}, {"deep": [{"on": False}]}),
+        ({"size": 1}, {"size": 1.5}),
+    ],
+)
+def test_a_change_of_type_alone_is_a_change(quiet: Project, before: dict[str, Any], after: dict[str, Any]) -> None:
+    agent = quiet.born(short_term_memory=before)
+
+    quiet.send(agent, "update", short_term_memory=after)
+    quiet.send(agent, "update", short_term_memory=after)
+    settle()
+
+    shown = quiet.api.get(quiet.agent(agent)).json
+    assert repr(shown["short_term_memory"]) == repr(after)  # to Python, True == 1
+    assert shown["version"] == 2, "the second changed nothing"
+    assert violations() == {}

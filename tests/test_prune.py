@@ -2,9 +2,13 @@
 
 from uuid import uuid4
 
+import pytest
+
+from orchestrator import upkeep
 from orchestrator.db import Guard, begin
 from orchestrator.upkeep import prune
 from tests.stage import Project, drain, settle, sql, violations
+from workers import tasks
 
 
 def pruned() -> dict[str, int]:
@@ -33,6 +37,18 @@ def test_closed_commands_are_kept_for_thirty_days_and_queued_ones_for_good(quiet
     assert [str(row.id) for row in sql("SELECT id FROM commands")] == [queued]
     settle()
     assert quiet.api.get(quiet.agent(agent_id)).json["status"] == "idle"  # type: ignore[index]
+
+
+def test_much_is_deleted_slice_by_slice(quiet: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent_id = quiet.born()
+    for verb in ("pause", "resume") * 3:
+        quiet.send(agent_id, verb)
+    settle()
+    aged("commands", "31 days")
+    monkeypatch.setattr(upkeep, "SLICE", 2)
+    monkeypatch.setattr(tasks, "SLICES", 2)
+
+    assert [tasks.prune() for _ in range(3)] == [{"commands": n, "requests": 0} for n in (4, 3, 0)]
 
 
 def test_idempotency_keys_are_kept_for_two_days(quiet: Project) -> None:

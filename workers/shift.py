@@ -1,0 +1,132 @@
+"""One run of the drain task: batch after batch until no mail is left or its time is up; carefully, where one fails."""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from uuid import UUID
+
+from billiard.exceptions import SoftTimeLimitExceeded
+
+from orchestrator import drain as drains
+from orchestrator import logs
+from orchestrator.db import DRAIN_SECONDS, Guard, begin
+from orchestrator.drain import Batch, Claim, Drainer
+from orchestrator.errors import Unavailable
+from orchestrator.link import CLOSED_CHANNEL, tell
+from workers import bell
+
+CLAIM = 500
+BUDGET_SECONDS = 2.0
+ATTEMPTS = 5
+
+NOBODY = Claim((), ())
+
+log = logs.logger("worker")
+
+
+class Shift:
+    """Who drains, since when, and what has been done."""
+
+    def __init__(self, drainer: Drainer) -> None:
+        self._drainer = drainer
+        self._began = time.monotonic()
+        self.done: Counter[str] = Counter(applied=0, rejected=0, dead=0, folded=0, batches=0)
+
+    @property
+    def seconds(self) -> float:
+        """How long it has lasted."""
+        return time.monotonic() - self._began
+
+    def work(self) -> None:
+        """Drain until a claim from the front is empty or the budget is used, and then ring for who goes on."""
+        start = drains.FRONT
+        while not (batch := self._one_batch(start)).empty or start != drains.FRONT:
+            start = batch.claim.resume_at
+            if batch.claim.full:
+                bell.ring_now()  # an idle worker joins
+            if self.seconds > BUDGET_SECONDS:
+                bell.ring_now()
+                break
+        tell(CLOSED_CHANNEL, ())  # somebody drains, even where there was nothing to do
+
+    def _one_batch(self, start: drains.Place) -> Batch:
+        claim, began = NOBODY, time.monotonic()
+        try:
+            with begin(Guard.DRAIN) as db:
+                claim = drains.claim(db, CLAIM, start)
+                batch = self._drainer.drain(db, claim) if claim.agents else Batch(claim)
+        except SoftTimeLimitExceeded:
+            raise
+        except Exception as error:  # one bad command must not stop the others, whatever it makes go wrong
+            # The database says only that the connection is lost; what was ended for its length may do in pieces.
+            too_long = time.monotonic() - began >= DRAIN_SECONDS
+            if not claim.agents or (isinstance(error, Unavailable) and not too_long):
+                raise
+            log.exception("batch_failed", agents=len(claim.agents))
+            return self._carefully(claim.agents)
+        self._report(batch)
+        return batch
+
+    def _carefully(self, agents: Sequence[UUID]) -> Batch:
+        """Drain these agents one command per transaction, so that only the bad command fails, until the time is up."""
+        deadline = time.monotonic() + BUDGET_SECONDS
+        for agent_id in agents:
+            while self._one_command(agent_id):
+                if time.monotonic() > deadline:
+                    return Batch(Claim(agents, ()))
+        return Batch(Claim(agents, ()))
+
+    def _one_command(self, agent_id: UUID) -> bool:
+        """Try the agent's oldest command alone; False when there is none, or another drain has the agent.
+
+        The attempt is committed first, so that it counts even if this process dies of it.
+        """
+        with begin(Guard.DRAIN) as db:
+            attempt = drains.count_attempt(db, agent_id)
+        if attempt is None:
+            return False
+        command_id, attempts = attempt
+        try:
+            with begin(Guard.DRAIN) as db:
+                claim = drains.claim_one(db, agent_id)
+                batch = self._drainer.drain(db, claim, only=command_id) if claim.agents else Batch(claim)
+        except (Unavailable, SoftTimeLimitExceeded):
+            _give_back(command_id)
+            raise
+        except Exception:  # the same edge, one command wide
+            log.exception("command_failed", command_id=str(command_id), attempt=attempts)
+            self._after_failure(command_id, attempts)
+            return True
+        if batch.empty:
+            _give_back(command_id)
+        self._report(batch)
+        return not batch.empty
+
+    def _after_failure(self, command_id: UUID, attempts: int) -> None:
+        if attempts < ATTEMPTS:
+            return
+        with begin(Guard.DRAIN) as db:
+            buried = drains.bury(db, command_id, self._drainer.task_id)
+        if buried:
+            self.done["dead"] += 1
+            log.error("command_closed", command_id=str(command_id), state="dead")
+            tell(CLOSED_CHANNEL, [command_id])
+
+    def _report(self, batch: Batch) -> None:
+        if batch.empty:
+            return
+        tell(CLOSED_CHANNEL, [*batch.closed, *batch.claim.usage])
+        self.done["batches"] += 1
+        self.done["folded"] += batch.folded
+        for outcome in batch.outcomes:
+            self.done[outcome.state.value] += 1
+            log.info("command_closed", command_id=str(outcome.command.id), state=outcome.state.value)
+
+
+def _give_back(command_id: UUID) -> None:
+    """An attempt that was not the command's fault; where the database cannot be told so now, it stays counted."""
+    try:
+        with begin(Guard.DRAIN) as db:
+            drains.give_back(db, command_id)
+    except Unavailable:
+        log.warning("attempt_not_given_back", command_id=str(command_id))
