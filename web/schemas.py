@@ -1,4 +1,4 @@
-"""The shapes of answers, paths and queries: what OpenAPI documents is what is rendered."""
+"""The shapes of answers: what OpenAPI documents is what is rendered."""
 
 from datetime import datetime
 from decimal import Decimal
