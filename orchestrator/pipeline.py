@@ -28,10 +28,8 @@ def together(db: Connection, *calls: Call) -> list[psycopg.Cursor[Any]]:
     try:
         with raw.pipeline():
             return [raw.cursor(row_factory=namedtuple_row).execute(_sql(sql), values) for sql, values in calls]
-    except BaseException as error:
-        if (
-            getattr(error, "sqlstate", None) is None
-        ):  # lost, or interrupted with answers on their way: of no use any more
+    except psycopg.Error as error:
+        if error.sqlstate is None:  # lost, or interrupted with answers still on their way: of no use any more
             db.invalidate()
         problem = unavailable(error)
         if problem is not None:
