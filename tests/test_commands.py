@@ -301,11 +301,13 @@ def test_a_rejected_command_answers_who_waited_with_its_error(project: Project) 
 def test_a_command_cancelled_while_it_is_waited_for_answers_409(
     quiet: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    agent = quiet.born()
+    agent, looks, ask = quiet.born(), [], WAITERS._ask
+    monkeypatch.setattr(WAITERS, "_ask", lambda done: looks.append(done) or ask(done))
+    monkeypatch.setattr(waiters(), "_look", lambda: None)  # so that it is the door's own word that wakes it
 
     with waiting(quiet, "POST", f"{quiet.agent(agent)}/pause") as answer:
         command = listed(quiet, "state=queued")[0]
-        monkeypatch.setattr(waiters(), "_look", lambda: None)  # so it is the door's own word that wakes it
+        eventually(lambda: looks)
         cancel(quiet, command)
         told = answer.result(timeout=2)
 
