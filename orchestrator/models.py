@@ -150,7 +150,7 @@ commands = Table(
     Index("ix_commands_mailbox", "agent_id", "seq", postgresql_where=text("state = 'queued'")),
     Index("ix_commands_page", "project_id", "seq"),
     Index("ix_commands_agent_page", "agent_id", "seq"),
-    Index("ix_commands_created_at", "created_at", postgresql_using="brin"),
+    Index("ix_commands_closed_at", "closed_at", postgresql_using="brin", postgresql_with={"autosummarize": "on"}),
     postgresql_with={"fillfactor": "80"},
 )
 

@@ -64,7 +64,7 @@ _LATENCY = text("""
         coalesce(percentile_cont(0.99) WITHIN GROUP (ORDER BY took), 'NaN')::float AS p99
     FROM (
         SELECT extract(epoch FROM closed_at - created_at) AS took FROM commands
-        WHERE created_at > now() - interval '1 minute' AND closed_at IS NOT NULL
+        WHERE closed_at > now() - interval '1 minute'
     ) recent
 """)
 _KNOWN = text("SELECT 1 FROM agents WHERE id = :agent AND project_id = :project")
@@ -146,7 +146,7 @@ def queue(db: Connection) -> Row[Any]:
 
 
 def latency(db: Connection) -> Row[Any]:
-    """Seconds from accepted to closed of the last minute's commands: p50, p95, p99; NaN where there were none."""
+    """Seconds from accepted to closed, of commands closed in the last minute: p50, p95, p99; NaN if there are none."""
     return db.execute(_LATENCY).one()
 
 

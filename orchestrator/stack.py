@@ -24,6 +24,8 @@ from orchestrator.settings import Settings, SettingsError
 
 READY_SECONDS = 60
 
+WEB = ["gunicorn", "-c", "python:web.serve", "web:create_app()", "--graceful-timeout", "2"]  # all must end within 10 s
+
 
 @dataclass(frozen=True)
 class Servers:
@@ -110,15 +112,9 @@ def _programs(settings: Settings, servers: Servers) -> list[Program]:
         "PROMETHEUS_MULTIPROC_DIR": str(metrics),
         "PYTHONWARNINGS": "ignore:You're running the worker with superuser",  # it was the operator's choice
     }
-    wanted = {"web": _web(settings), "worker": _worker(settings), "beat": _beat(settings), "flower": _flower(settings)}
+    wanted = {"web": WEB, "worker": _worker(settings), "beat": _beat(settings), "flower": _flower(settings)}
     commands = {name: [sys.executable, "-m", *command] for name, command in wanted.items() if command}
     return [Program(name, command, env=env) for name, command in commands.items()]
-
-
-def _web(settings: Settings) -> list[str]:
-    command = ["gunicorn", "web:create_app()", "--bind", f"{settings.host}:{settings.port}", "--no-control-socket"]
-    command += ["--worker-class", "gthread", "--workers", str(settings.web_processes)]
-    return [*command, "--threads", str(settings.web_threads), "--graceful-timeout", "2", "--log-level", "warning"]
 
 
 def _worker(settings: Settings) -> list[str]:

@@ -9,12 +9,10 @@ REQUESTS_KEPT = "2 days"
 SLICE = 5_000
 """Rows of each kind deleted at a time: the transaction stays short however much has come together."""
 
-# created_at is what the index knows; a command can be closed long after it was created.
 _COMMANDS = text(f"""
     DELETE FROM commands WHERE id IN (
         SELECT id FROM commands
-        WHERE closed_at < now() - interval '{COMMANDS_KEPT}' AND created_at < now() - interval '{COMMANDS_KEPT}'
-        LIMIT :slice)
+        WHERE closed_at < now() - interval '{COMMANDS_KEPT}' LIMIT :slice)
 """)
 _REQUESTS = text(f"""
     DELETE FROM requests WHERE (user_id, key) IN (

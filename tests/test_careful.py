@@ -179,7 +179,9 @@ def test_working_carefully_has_its_time_as_well(hurried: Project) -> None:
 
 
 @pytest.mark.parametrize("one", [True, False])
-def test_the_task_s_time_limit_is_no_fault_of_the_command(quiet: Project, one: bool) -> None:
+def test_the_task_s_time_limit_is_no_fault_of_the_command(
+    quiet: Project, caplog: pytest.LogCaptureFixture, one: bool
+) -> None:
     agent = quiet.born()
     command = quiet.send(agent, "pause")["id"]
     slow_down(5)
@@ -194,6 +196,7 @@ def test_the_task_s_time_limit_is_no_fault_of_the_command(quiet: Project, one: b
         shift._one_command(UUID(agent)) if one else shift.work()
 
     assert (state(command), attempts(command)) == ("queued", 0)
+    assert "Exception during reset" not in caplog.text, "nobody talks to an interrupted connection again"
 
 
 def test_an_attempt_is_at_the_command_it_was_counted_for(quiet: Project) -> None:

@@ -3,11 +3,14 @@
 import json
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import httpx2
+import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import create_engine, make_url, text
@@ -16,6 +19,7 @@ from orchestrator import verify
 from tests.redis_server import forget_redis
 from tests.stage import WAIT, Api, Project, Worker, drain, eventually, sql
 from tests.wire import Gunicorn
+from web import glance
 from web.waiters import waiters
 from workers import tasks
 
@@ -28,6 +32,12 @@ def ready(api: Api) -> tuple[int, dict[str, Any]]:
     """Status and body of the readiness check, asked without a key."""
     answer = Api(api.client, None).get("/readyz")
     return answer.status_code, answer.json  # type: ignore[return-value]
+
+
+@pytest.fixture(autouse=True)
+def sharp(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look is never good for a second here: each test changes what there is to see."""
+    monkeypatch.setattr(glance, "GOOD_SECONDS", -1)
 
 
 @pytest.fixture
@@ -159,6 +169,62 @@ def test_the_metrics_tell_depth_and_age_of_the_queue(quiet: Project) -> None:
     assert 60 <= found["orchestrator_queue_age_seconds"][0][1] < 120
     assert [labels["quantile"] for labels, _ in drained["orchestrator_command_seconds"]] == ["p50", "p95", "p99"]
     assert all(0 < value < 60 for _, value in drained["orchestrator_command_seconds"])
+
+
+def test_the_metrics_tell_how_long_what_was_closed_of_late_had_taken(quiet: Project) -> None:
+    agent = quiet.born()
+    for age, ago in (("30 minutes", "30 seconds"), ("1 day", "5 minutes")):
+        quiet.send(agent, "pause")
+        drain()
+        sql(f"""UPDATE commands SET created_at = now() - interval '{age}', closed_at = now() - interval '{ago}'
+            WHERE seq = (SELECT max(seq) FROM commands)""")
+    sql("DELETE FROM commands WHERE verb = 'spawn'")
+
+    found = samples(quiet.api.get("/metrics").text)
+
+    assert [round(value) for _, value in found["orchestrator_command_seconds"]] == [29 * 60 + 30] * 3
+
+
+def test_who_asks_again_within_a_second_is_told_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    looks: list[int] = []
+    look = glance.glance(lambda: looks.append(0) or len(looks))
+
+    with ThreadPoolExecutor(8) as pool:
+        said = set(pool.map(lambda _: look(), range(100)))
+    monkeypatch.setattr(glance, "GOOD_SECONDS", -1)
+
+    assert (said, look()) == ({1}, 2)
+
+
+def test_a_look_that_fails_is_looked_again() -> None:
+    looks = iter([0, 1])
+    look = glance.glance(lambda: 1 / next(looks))
+
+    with pytest.raises(ZeroDivisionError):
+        look()
+    assert look() == 1
+
+
+def test_a_process_that_died_has_no_requests_that_wait(quiet: Project, tmp_path: Path) -> None:
+    agent = quiet.born()
+    (tmp_path / "metrics").mkdir()
+    with Gunicorn.start(tmp_path / "web.log", PROMETHEUS_MULTIPROC_DIR=str(tmp_path / "metrics")) as web:
+
+        def waiting() -> float:
+            told = web.ask(b"GET /metrics HTTP/1.1", None).data.decode()  # each time through a connection of its own
+            return samples(told)["orchestrator_waiting_requests"][0][1]
+
+        def pause() -> None:
+            with suppress(httpx2.HTTPError):
+                web("POST", f"{quiet.agent(agent)}/pause", quiet.api.key, Prefer="wait=30")
+
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(pause)
+            eventually(lambda: waiting() == 1)
+            (child,) = psutil.Process(web.process.pid).children()
+            child.kill()
+        eventually(lambda: waiting() == 0)
 
 
 def test_the_metrics_count_answers_and_their_seconds_by_endpoint(project: Project) -> None:

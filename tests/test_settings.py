@@ -224,8 +224,14 @@ def test_a_process_ends_with_the_sentences_and_nothing_else(command: tuple[str, 
     ]
 
 
-GUNICORN = ("gunicorn", "web:create_app()", "--bind", "127.0.0.1:0", "--no-control-socket", "--log-level=critical")
+GUNICORN = ("gunicorn", "-c", "python:web.serve", "web:create_app()", "--bind", "127.0.0.1:0", "--log-level=critical")
 WORKER = ("celery", "-q", "-A", "workers.app", "worker", "-Q", "upkeep")
+
+
+def test_a_wrong_value_is_one_sentence_of_the_web_server() -> None:
+    ended, out, err = end("-W", "ignore", "-m", *GUNICORN, ORCH_WEB_THREADS="many")
+
+    assert (ended, out, err) == (1, "", "ORCH_WEB_THREADS must be a whole number from 1 to 256, not 'many'\n")
 
 
 @pytest.mark.parametrize(

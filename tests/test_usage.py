@@ -194,8 +194,9 @@ def test_one_batch_folds_a_bounded_number_of_entries_of_all_agents_together(
 @pytest.mark.parametrize("first", [0, 1])
 def test_the_oldest_entry_is_claimed_first(quiet: Project, first: int) -> None:
     agents = [quiet.born(), quiet.born()]
-    for agent in (agents[first], agents[1 - first]):
+    for agent in agents:
         report(quiet, agent, {"report_id": "1"})
+    sql("UPDATE usage_entries SET created_at = created_at - interval '1 hour' WHERE agent_id = :id", id=agents[first])
 
     with begin(Guard.DRAIN) as db:
         assert drains.claim(db, limit=1).usage == [UUID(agents[first])]

@@ -18,7 +18,7 @@ import httpx2
 
 from tests.stage import ROOT, eventually
 
-GUNICORN = ["web:create_app()", "-k", "gthread", "--threads", "16", "-w", "1", "--no-control-socket"]
+GUNICORN = ["-c", "python:web.serve", "web:create_app()", "--log-level", "info"]
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import os
 import time
+from typing import Any
 
 from flask import Flask, Response, g, request
 from prometheus_client import (
@@ -14,10 +15,12 @@ from prometheus_client import (
 )
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
+from sqlalchemy import Row
 
 from orchestrator import queries
 from orchestrator.db import autocommit
 from orchestrator.errors import Unavailable
+from web.glance import glance
 
 SECONDS = Histogram(
     "orchestrator_http_seconds",
@@ -29,13 +32,12 @@ ANSWERS = Counter("orchestrator_http_answers_total", "Answers, by endpoint and s
 
 
 class Queue(Collector):
-    """What waits and how old it is, and how long the commands of the last minute took; read at each scrape."""
+    """What waits and how old it is, and how long the commands of the last minute took."""
 
     def collect(self) -> list[GaugeMetricFamily]:
         """The gauges; none while the database is away."""
         try:
-            with autocommit() as db:
-                queue, latency = queries.queue(db), queries.latency(db)
+            queue, latency = _look()
         except Unavailable:
             return []
         took = GaugeMetricFamily(
@@ -50,6 +52,12 @@ class Queue(Collector):
             GaugeMetricFamily("orchestrator_queue_age_seconds", "Age of the oldest queued command.", queue.age),
             took,
         ]
+
+
+@glance
+def _look() -> tuple[Row[Any], Row[Any]]:
+    with autocommit() as db:
+        return queries.queue(db), queries.latency(db)
 
 
 def install(app: Flask) -> None:

@@ -12,6 +12,7 @@ from orchestrator.link import link
 from web import gate, measures, schemas
 from web.answers import reply
 from web.docs import OPERATION_ID, responses
+from web.glance import glance
 from web.waiters import waiters
 
 LATE_SECONDS = 10
@@ -63,12 +64,18 @@ def verify() -> Response:
 
 
 def _condition() -> tuple[str | None, list[str]]:
-    with autocommit() as db:
-        if bootstrap.revision(db) != bootstrap.head():
-            return "the database's schema is not at the head of the migrations", []
-        queue = queries.queue(db)
+    migrated, age = _look()
+    if not migrated:
+        return "the database's schema is not at the head of the migrations", []
     if not waiters().heard.is_set():
         return "no worker has been heard since this process started", []
     redis = link().attempt(lambda client: bool(client.ping()), otherwise=False)
-    troubles = {"redis": not redis, "queue_age": queue.age > LATE_SECONDS}
+    troubles = {"redis": not redis, "queue_age": age > LATE_SECONDS}
     return None, [name for name, trouble in troubles.items() if trouble]
+
+
+@glance
+def _look() -> tuple[bool, float]:
+    """Whether the schema is migrated, and the age of the oldest queued command."""
+    with autocommit() as db:
+        return bootstrap.revision(db) == bootstrap.head(), queries.queue(db).age

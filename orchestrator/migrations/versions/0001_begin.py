@@ -62,7 +62,7 @@ def upgrade() -> None:
     postgresql_with={'fillfactor': '80'}
     )
     op.create_index('ix_commands_agent_page', 'commands', ['agent_id', 'seq'], unique=False)
-    op.create_index('ix_commands_created_at', 'commands', ['created_at'], unique=False, postgresql_using='brin')
+    op.create_index('ix_commands_closed_at', 'commands', ['closed_at'], unique=False, postgresql_using='brin', postgresql_with={'autosummarize': 'on'})
     op.create_index('ix_commands_mailbox', 'commands', ['agent_id', 'seq'], unique=False, postgresql_where=sa.text("state = 'queued'"))
     op.create_index('ix_commands_page', 'commands', ['project_id', 'seq'], unique=False)
     op.create_index('ix_commands_queue', 'commands', ['lane', 'turn', 'seq'], unique=False, postgresql_where=sa.text("state = 'queued'"))
@@ -249,7 +249,7 @@ def downgrade() -> None:
     op.drop_index('ix_commands_queue', table_name='commands', postgresql_where=sa.text("state = 'queued'"))
     op.drop_index('ix_commands_page', table_name='commands')
     op.drop_index('ix_commands_mailbox', table_name='commands', postgresql_where=sa.text("state = 'queued'"))
-    op.drop_index('ix_commands_created_at', table_name='commands', postgresql_using='brin')
+    op.drop_index('ix_commands_closed_at', table_name='commands', postgresql_using='brin', postgresql_with={'autosummarize': 'on'})
     op.drop_index('ix_commands_agent_page', table_name='commands')
     op.drop_table('commands')
     op.drop_table('batches')

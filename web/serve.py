@@ -1,0 +1,24 @@
+"""How gunicorn serves the app, whoever starts it: `gunicorn -c python:web.serve "web:create_app()"`."""
+
+import os
+from typing import Any
+
+from prometheus_client import multiprocess
+
+from orchestrator.settings import settings
+
+bind = f"{settings().host}:{settings().port}"
+worker_class = "gthread"
+workers = settings().web_processes
+threads = settings().web_threads
+graceful_timeout = 5
+keepalive = 75  # longer than clients keep idle connections: or a request meets the end of the one it is sent through
+control_socket_disable = True
+loglevel = "warning"
+
+
+def child_exit(server: Any, worker: Any) -> None:
+    """A process that is gone has no requests that wait: its gauges go as well."""
+    del server
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
