@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from typing import Any
 
 import structlog
 
@@ -15,9 +16,15 @@ _SHARED: list[structlog.types.Processor] = [
 
 
 def configure(process: str) -> None:
-    """Send every log line of this process, ours and the libraries', to standard error as JSON."""
+    """Send every log line of this process, ours and the libraries', to standard error as JSON, with its name."""
+
+    def name(_: Any, __: str, line: structlog.types.EventDict) -> structlog.types.EventDict:
+        line["process"] = process
+        return line
+
+    shared = [*_SHARED, name]
     structlog.configure(
-        processors=[*_SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
@@ -25,7 +32,7 @@ def configure(process: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=_SHARED,
+            foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.format_exc_info,
@@ -37,7 +44,13 @@ def configure(process: str) -> None:
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("orchestrator").setLevel(settings().log_level.upper())
-    structlog.contextvars.bind_contextvars(process=process)
+
+
+def cause(error: BaseException) -> dict[str, Any]:
+    """The class of what lies at the bottom of an error, and its SQLSTATE; never its text, which may quote a row."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return {"cause": type(error).__name__, "sqlstate": getattr(error, "sqlstate", None)}
 
 
 def logger(room: str) -> structlog.stdlib.BoundLogger:

@@ -17,7 +17,7 @@ from orchestrator.drain import Drainer
 from orchestrator.errors import Unavailable
 from tests.redis_server import OwnRedis
 from tests.stage import Project, Worker, eventually, is_problem, multiply, run, settle, sql, violations
-from workers.shift import BUDGET_SECONDS, Shift, _give_back
+from workers.shift import ATTEMPTS, BUDGET_SECONDS, Shift, _give_back
 
 OTHERS = 599
 
@@ -199,6 +199,22 @@ def test_the_task_s_time_limit_is_no_fault_of_the_command(
     assert "Exception during reset" not in caplog.text, "nobody talks to an interrupted connection again"
 
 
+@pytest.mark.parametrize("one", [True, False])
+def test_nor_is_it_where_no_database_is_involved(quiet: Project, monkeypatch: pytest.MonkeyPatch, one: bool) -> None:
+    agent = quiet.born()
+    command = quiet.send(agent, "pause")["id"]
+    shift = Shift(Drainer(0))
+
+    def end(*_: object) -> None:
+        raise SoftTimeLimitExceeded
+
+    monkeypatch.setattr(drains, "decide", end)
+    with pytest.raises(SoftTimeLimitExceeded):
+        shift._one_command(UUID(agent)) if one else shift.work()
+
+    assert (state(command), attempts(command)) == ("queued", 0)
+
+
 def test_an_attempt_is_at_the_command_it_was_counted_for(quiet: Project) -> None:
     agent = quiet.born()
     first, second = (quiet.send(agent, verb)["id"] for verb in ("pause", "resume"))
@@ -218,10 +234,10 @@ def test_a_command_that_was_closed_meanwhile_is_not_given_up(quiet: Project) -> 
     command = quiet.send(agent, "pause")["id"]
     settle()
 
-    with begin(Guard.DRAIN) as db:
-        assert not drains.bury(db, UUID(command), "a-task")
+    shift = Shift(Drainer(0))
+    shift._after_failure(UUID(command), ATTEMPTS)
 
-    assert state(command) == "applied"
+    assert (state(command), shift.done["dead"]) == ("applied", 0)
 
 
 def test_an_attempt_that_cannot_be_given_back_stays_counted(quiet: Project) -> None:

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -16,8 +18,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import create_engine, make_url, text
 
 from orchestrator import verify
+from orchestrator.db import Guard, begin
 from tests.redis_server import forget_redis
-from tests.stage import WAIT, Api, Project, Worker, drain, eventually, sql
+from tests.stage import ROOT, WAIT, Api, Project, Worker, drain, eventually, run, sql
 from tests.wire import Gunicorn
 from web import glance
 from web.waiters import waiters
@@ -320,7 +323,52 @@ def test_each_line_of_the_log_is_an_object_that_names_its_request(
     assert [line["level"] for line in lines(log, request_id="req-read")] == ["debug"]
     assert [(line["level"], line["status"]) for line in lines(log, request_id="req-refused")] == [("warning", 404)]
     assert [(line["level"], line["status"]) for line in lines(log, request_id=unnamed)] == [("warning", 401)]
-    assert all(line["timestamp"].endswith("Z") for line in lines(log))
+    assert all(line["timestamp"].endswith("Z") and line["process"] == "web" for line in lines(log))
+
+
+def test_what_is_only_answered_again_is_not_logged_as_accepted_again(
+    quiet: Project, journal: tuple[Gunicorn, Path]
+) -> None:
+    web, log = journal
+    body, once = {"agent_type_id": quiet.type_id, "name": "scout"}, uuid4().hex
+
+    for _ in range(2):
+        web("POST", f"{quiet.path}/agents", quiet.api.key, body, Idempotency_Key=once)
+
+    assert len(lines(log, event="command_accepted")) == 1
+
+
+def test_a_cancelled_command_is_logged_as_closed(quiet: Project, journal: tuple[Gunicorn, Path]) -> None:
+    web, log = journal
+    command = quiet.spawn(wait=False)["id"]
+
+    for _ in range(2):
+        web("POST", f"{quiet.path}/commands/{command}/cancel", quiet.api.key, Idempotency_Key="once")
+
+    (line,) = lines(log, event="command_closed")
+    assert (line["command_id"], line["state"]) == (command, "cancelled")
+
+
+def test_an_answer_that_is_our_fault_is_logged_with_its_cause(quiet: Project, journal: tuple[Gunicorn, Path]) -> None:
+    web, log = journal
+    web("GET", "me", quiet.api.key)
+
+    with begin(Guard.TOOL) as db:
+        run(db, "LOCK TABLE projects IN ACCESS EXCLUSIVE MODE")
+        assert web("GET", quiet.path, quiet.api.key, X_Request_ID="locked-out").status_code == 503
+
+    (line,) = lines(log, request_id="locked-out")
+    assert (line["cause"], line["sqlstate"]) == ("LockNotAvailable", "55P03")
+
+
+@pytest.mark.parametrize("name", ["beat", "flower"])
+def test_a_line_names_the_program_it_is_from(name: str, tmp_path: Path) -> None:
+    say = "from workers.app import app; app.log.setup(); import structlog; structlog.get_logger('x').error('said')"
+    ended = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", say, name], check=True, capture_output=True, text=True, cwd=ROOT
+    )
+
+    assert json.loads(ended.stderr)["process"] == name
 
 
 def test_a_surprise_is_logged_with_its_trace_and_told_without(quiet: Project, journal: tuple[Gunicorn, Path]) -> None:
@@ -366,4 +414,5 @@ def test_the_worker_logs_each_closed_command_with_its_task(project: Project, wor
 
     (line,) = eventually(logged)
     assert (line["level"], line["event"], line["state"]) == ("info", "command_closed", "rejected")
+    assert line["process"] == "worker"
     assert (line["command_id"], line["task_id"]) == (closed["id"], closed["task_id"])

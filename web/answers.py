@@ -48,7 +48,8 @@ def conclude(accepted: Accepted, render: Render, status: int = 200) -> Response:
     """Ring, wait as long as the request prefers, and answer: with `render`'s agent, the refusal, or 202."""
     command = accepted.command
     bell.ring()
-    log.info("command_accepted", command_id=str(command.id), agent_id=str(command.agent_id), verb=command.verb)
+    if not accepted.replayed:
+        log.info("command_accepted", command_id=str(command.id), agent_id=str(command.agent_id), verb=command.verb)
     after_this_request(lambda response: mark_wait(replayable(response, accepted.replayed)))  # a refusal's, too
     seconds = headers.wait()
     closed = await_closed(command, seconds) if seconds else None

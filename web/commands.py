@@ -3,11 +3,13 @@
 from flask import Response, g
 from flask_openapi3 import APIBlueprint, Tag
 
-from orchestrator import accept, access, queries
+from orchestrator import accept, access, logs, queries
 from orchestrator.db import autocommit, begin
 from orchestrator.link import CANCELLED_CHANNEL, tell
 from web import answers, gate, headers, params, schemas
 from web.docs import OPERATION_ID, responses
+
+log = logs.logger("web")
 
 bp = APIBlueprint(
     "commands",
@@ -45,5 +47,7 @@ def cancel_command(path: params.CommandPath) -> Response:
     once = headers.once({})
     with begin() as db:
         command, replayed = accept.cancel(db, g.caller, path.project_id, path.command_id, once)
+    if not replayed:
+        log.info("command_closed", command_id=str(command.id), state=command.state)
     tell(CANCELLED_CHANNEL, [command.id])
     return answers.replayable(answers.reply(answers.command_shape(command)), replayed)

@@ -85,7 +85,10 @@ def _add_headers(response: Response, problem: Problem) -> None:
 
 def _answer(problem: Problem) -> Response:
     problem = _foremost(problem)
-    log.warning("refused", status=problem.status, code=problem.code, method=request.method, endpoint=request.endpoint)
+    why = logs.cause(problem) if problem.status >= Problem.status else {}
+    log.warning(
+        "refused", status=problem.status, code=problem.code, method=request.method, endpoint=request.endpoint, **why
+    )
     return render(problem)
 
 

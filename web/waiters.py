@@ -125,8 +125,8 @@ class Waiters:
         try:
             with autocommit() as db:
                 due = queries.not_queued(db, ids)
-        except Unavailable:
-            log.warning("look_failed")
+        except Unavailable as error:
+            log.warning("look_failed", **logs.cause(error))
             return
         self._wake(due)
 
@@ -134,8 +134,8 @@ class Waiters:
 def _ask(done: Callable[[], bool]) -> bool:
     try:
         return done()
-    except Unavailable:
-        log.warning("look_failed")
+    except Unavailable as error:
+        log.warning("look_failed", **logs.cause(error))
         return False
 
 

@@ -1,6 +1,7 @@
 """The Celery app, its log context, and what a process does at its birth."""
 
 import socket
+import sys
 import zlib
 from os import getpid
 from typing import Any
@@ -24,7 +25,8 @@ def slot() -> int:
 
 @signals.setup_logging.connect
 def _configure_logs(**_: Any) -> None:
-    logs.configure("worker")
+    programs = {"worker", "beat", "flower"}  # all of them Celery's, started through the same command line
+    logs.configure(next((word for word in sys.argv if word in programs), "celery"))
 
 
 @signals.celeryd_init.connect

@@ -128,5 +128,5 @@ def _give_back(command_id: UUID) -> None:
     try:
         with begin(Guard.DRAIN) as db:
             drains.give_back(db, command_id)
-    except Unavailable:
-        log.warning("attempt_not_given_back", command_id=str(command_id))
+    except Unavailable as error:
+        log.warning("attempt_not_given_back", command_id=str(command_id), **logs.cause(error))

@@ -64,6 +64,6 @@ def ring_for_overdue() -> bool:
         if overdue:
             bell.publish(expires=bell.SWEPT_SECONDS)
     except (Unavailable, OperationalError, OSError) as error:
-        log.warning("sweep_failed", error=type(error).__name__)
+        log.warning("sweep_failed", **logs.cause(error))
         return False
     return overdue
