@@ -46,10 +46,18 @@ def _no_control(value: str) -> str:
 
 
 def _small(value: dict[str, Any]) -> dict[str, Any]:
-    size = len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
+    size = len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()) + _written_out(value)
     if size > MEMORY_BYTES:
-        raise wrong(f"must be at most {MEMORY_BYTES} bytes as compact JSON, not {size}")
+        raise wrong(f"must be at most {MEMORY_BYTES} bytes as compact JSON with numbers written out, not {size}")
     return value
+
+
+def _written_out(value: Any) -> int:
+    """How many bytes more the numbers take without exponents: so the database writes them, 1e308 with 309 digits."""
+    if isinstance(value, float):
+        return len(format(Decimal(repr(value)), "f")) - len(repr(value))
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return sum(map(_written_out, inside))
 
 
 def _parse_money(value: Any) -> Any:

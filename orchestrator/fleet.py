@@ -75,7 +75,8 @@ class Page:
     """One page of agents, newest first, and where it stands in the whole."""
 
     rows: Rows
-    page: int
+    page: int | None
+    """None behind a cursor, where pages have no number."""
     limit: int
     total: int
     total_is_at_least: bool
@@ -116,7 +117,7 @@ def page_after(db: Connection, project_id: UUID, wanted: Filter, cursor: str, li
     at, id_ = cursors.decode(cursor, cursors.moment, cursors.uuid)
     beyond = ["(created_at, id) < (:after_at, :after_id)"]
     rows = _agents(db, project_id, wanted, limit, beyond, {"offset": 0, "after_at": at, "after_id": id_})
-    return _page(db, project_id, wanted, rows, 1, limit)
+    return _page(db, project_id, wanted, rows, None, limit)
 
 
 def metrics(db: Connection, project_id: UUID) -> Row[Any]:
@@ -134,7 +135,7 @@ def _agents(
     return db.execute(text(_AGENT.format(agents=inner) + "ORDER BY a.created_at DESC, a.id DESC"), values).all()
 
 
-def _page(db: Connection, project_id: UUID, wanted: Filter, rows: Rows, number: int, limit: int) -> Page:
+def _page(db: Connection, project_id: UUID, wanted: Filter, rows: Rows, number: int | None, limit: int) -> Page:
     total, at_least = _total(db, project_id, wanted)
     return Page(rows[:limit], number, limit, total, at_least, more=len(rows) > limit)
 

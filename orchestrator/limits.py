@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections import deque
+from collections import OrderedDict, defaultdict, deque
 from dataclasses import dataclass
 from functools import cache
 from threading import Lock
@@ -36,6 +36,9 @@ DEFAULTS = {
 EXACT_UP_TO = 1_000
 """Above it, the window is estimated from two fixed ones: the memory of an exact one grows with its limit."""
 
+REMEMBERED = 10_000
+"""Callers per action whose share this process keeps, while Redis is away: a bound on memory."""
+
 UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
 
 UNLIMITED_BY_STAR = frozenset({"anonymous"})
@@ -45,7 +48,7 @@ PASSED_WITHOUT_REDIS = Counter(
 )
 
 # KEYS: one per limit. ARGV: quota and window (µs) per limit. Nothing is spent unless all of them allow it.
-# The time never runs backwards in a window, whatever the server's clock does: scores only grow.
+# Time is the server's. Where its clock is set back, what was admitted "later" counts on: fewer pass, for a while.
 _SCRIPT = """
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
@@ -150,16 +153,14 @@ class _Shares:
 
     def __init__(self, processes: int) -> None:
         self._processes = processes
-        self._admitted: dict[tuple[str, str], deque[float]] = {}
+        self._admitted: defaultdict[str, OrderedDict[str, deque[float]]] = defaultdict(OrderedDict)
         self._lock = Lock()
 
     def spend(self, limit: Limit, who: str) -> Spent:
         now = time.monotonic()
         share = max(1, limit.quota // self._processes)
         with self._lock:
-            if len(self._admitted) > 10_000:  # noqa: PLR2004  # a bound on memory, not on anybody's rights
-                self._admitted.clear()
-            window = self._admitted.setdefault((limit.action, who), deque())
+            window = self._window(limit.action, who)
             while window and window[0] <= now - limit.window:
                 window.popleft()
             allowed = len(window) < share
@@ -168,6 +169,16 @@ class _Shares:
             reset = max(1, round(window[0] + limit.window - now)) if window else limit.window
             PASSED_WITHOUT_REDIS.labels("passed" if allowed else "refused").inc()
             return Spent(limit, allowed, share - len(window), reset)
+
+    def _window(self, action: str, who: str) -> "deque[float]":
+        """When this caller was admitted. Whoever has not been seen for the longest makes room: each action's callers
+        among themselves, so that a flood of strangers lifts no limit but strangers'."""
+        windows = self._admitted[action]
+        window = windows.setdefault(who, deque())
+        windows.move_to_end(who)
+        if len(windows) > REMEMBERED:
+            windows.popitem(last=False)
+        return window
 
 
 @cache

@@ -40,6 +40,16 @@ def test_every_mutation_is_done_once_under_a_key(app: OpenAPI, scene: Scene) -> 
         assert is_problem(other, 422, "idempotency_key_reused"), operation
 
 
+def test_an_id_is_the_same_in_any_case(scene: Scene) -> None:
+    once, path = key(), f"projects/{scene.project.id}/issues"
+
+    first = scene.owner.post(path, {"title": "bug"}, **once)
+    again = scene.owner.post(path.replace(scene.project.id, scene.project.id.upper()), {"title": "bug"}, **once)
+
+    assert replayed(first, again) == [False, True]
+    assert first.json == again.json
+
+
 def test_a_get_takes_no_key(scene: Scene) -> None:
     once = key()
     scene.owner.post(f"projects/{scene.project.id}/issues", {"title": "bug"}, **once)

@@ -293,6 +293,24 @@ def test_a_share_is_one_callers_and_one_actions(here: Set) -> None:
     assert [answer.allowed for answer in spent] == [True, True, True, False]
 
 
+def test_a_flood_of_others_makes_room_for_itself_alone(here: Set, monkeypatch: pytest.MonkeyPatch) -> None:
+    here(get="1/minute", anonymous="1/minute", redis_url=f"redis://127.0.0.1:{free_port()}/0")
+    monkeypatch.setattr(limits, "REMEMBERED", 3)
+    who, busy = someone(), someone()
+
+    first = [taken("get", who).allowed, taken("anonymous", busy).allowed]
+    for _ in range(10):
+        taken("anonymous", someone())
+        taken("anonymous", busy)
+    assert first == [True, True]
+    assert not taken("get", who).allowed, "strangers lift nobody's limit"
+    assert not taken("anonymous", busy).allowed, "nor that of one who goes on"
+
+    for _ in range(3):
+        taken("get", someone())
+    assert taken("get", who).allowed, "who has not been seen for longest makes room: this is a bound on memory"
+
+
 def test_a_share_slides_too_and_refusals_do_not_spend_it(here: Set) -> None:
     here(get="2/second", redis_url=f"redis://127.0.0.1:{free_port()}/0")
     who = someone()

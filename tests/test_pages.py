@@ -95,6 +95,16 @@ def test_a_page_says_where_it_stands(
     }
 
 
+def test_behind_a_cursor_pages_have_no_number(quiet: Project) -> None:
+    crowd(quiet, 3)
+    cursor = listed(quiet, "limit=2")[1]["next_cursor"]
+
+    found, pagination = listed(quiet, f"limit=2&cursor={cursor}")
+
+    assert (len(found), pagination["page"], pagination["total"]) == (1, None, 3)
+    assert (pagination["has_prev"], pagination["has_next"]) == (True, False)
+
+
 def test_a_page_has_twenty_agents_unless_another_limit_is_given(quiet: Project) -> None:
     ids = crowd(quiet, 21)
 

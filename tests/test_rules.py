@@ -51,9 +51,12 @@ def lengths(most: int, least: int = 0) -> tuple[list[Any], list[Any]]:
 CONTROL = ["a\nb", "a\tb", "a\x1bb", "a\x7fb", "a\x85b", "a\u2028b", "\x1f"]
 NAME = (lengths(100, 1)[0] + ["null", "a/b", "\u200b", "a\\u0000"], lengths(100, 1)[1] + CONTROL)
 TASK, REFERENCE, SESSION, REASON = lengths(2000), lengths(500), lengths(255), lengths(500)
+SWELLING = [{"a": [1e308] * 60}, {"a": {"b": [-1e-300] * 60}}]
+"""Short as they are sent; the database writes each of these numbers with 300 digits."""
+
 MEMORY = (
     [{}, memory(MEMORY_BYTES), memory(MEMORY_BYTES, "ß"), {"a": [1, 1.5, None, True, {"": ""}]}, {"é": 2**70}],
-    [memory(MEMORY_BYTES + 1), memory(MEMORY_BYTES + 2, "ß"), [], "{}", 1],
+    [memory(MEMORY_BYTES + 1), memory(MEMORY_BYTES + 2, "ß"), [], "{}", 1, *SWELLING],
 )
 STATUS = (["working", "waiting", "idle", "paused", "terminated"], ["", "Idle", "idle ", "sleeping", None, 1])
 TOKENS = ([0, 1, 10**12], [-1, 10**12 + 1, 1.5, "1", True])

@@ -153,7 +153,7 @@ def _page_shape(page: fleet.Page) -> schemas.AgentPage:
         "page_size": len(page.rows),
         "total_pages": page.total_pages,
         "has_next": page.more,
-        "has_prev": page.page > 1,
+        "has_prev": page.page is None or page.page > 1,
         "next_cursor": page.next_cursor,
     }
     return schemas.AgentPage.model_validate({"data": page.rows, "pagination": by_number})

@@ -41,11 +41,11 @@ def idempotency_key() -> str | None:
 
 
 def once(order: dict[str, Any]) -> Once | None:
-    """The client's key with the fingerprint of this request: method, path, canonical order, If-Match; not Prefer."""
+    """The client's key with the fingerprint of this request: method, path (ids in any case), order, If-Match."""
     key = idempotency_key()
     if key is None:
         return None
-    parts = [request.method, request.path, order, request.headers.get("If-Match")]
+    parts = [request.method, request.path.lower(), order, request.headers.get("If-Match")]
     return Once(key, sha256(json.dumps(parts, sort_keys=True).encode()).digest())
 
 

@@ -54,11 +54,11 @@ class Agent(Shape):
 
 
 class Pagination(Shape):
-    """Where a numbered page stands in the whole."""
+    """Where a page of agents stands in the whole; behind a cursor it has no number."""
 
     total: int
     total_is_at_least: bool = False
-    page: int
+    page: int | None
     page_size: int
     total_pages: int
     has_next: bool
