@@ -14,7 +14,7 @@ from flask_openapi3 import OpenAPI
 from sqlalchemy import create_engine, make_url, text
 
 from orchestrator import db as database
-from orchestrator import limits
+from orchestrator import keys, limits
 from orchestrator.bootstrap import prepare
 from orchestrator.settings import settings
 from tests.redis_server import OwnRedis
@@ -151,6 +151,15 @@ def admin(app: OpenAPI, template: tuple[str, str]) -> Api:
 def project(admin: Api, worker: Worker) -> Project:
     """A new project with an agent type, whose commands the session's worker applies."""
     return Project.make(admin)
+
+
+@pytest.fixture
+def known(app: OpenAPI, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who calls is looked up once, not once a second, for a test that counts: the second could end meanwhile."""
+    from web import gate  # noqa: PLC0415  # as for the app
+
+    monkeypatch.setattr(gate, "ring", keys.KeyRing())
+    monkeypatch.setattr(keys, "CACHE_SECONDS", 3600)
 
 
 @pytest.fixture

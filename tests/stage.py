@@ -63,6 +63,13 @@ def settle() -> None:
         pass
 
 
+def blocked() -> int:
+    """How many statements wait for another's lock, in this database."""
+    waiting = """SELECT 1 FROM pg_stat_activity
+        WHERE datname = current_database() AND state = 'active' AND cardinality(pg_blocking_pids(pid)) > 0"""
+    return len(sql(waiting))
+
+
 @contextmanager
 def statements(guard: Guard = Guard.DOOR) -> Iterator[list[str]]:
     """What one of this process's engines has the server do inside the block, as the server names it: `["BEGIN",

@@ -119,6 +119,17 @@ def test_a_full_batch_rings_for_an_idle_worker(own_redis: OwnRedis, agent: str, 
     assert rung(own_redis) == bells
 
 
+def test_a_drain_whose_time_is_up_rings_for_who_goes_on(
+    own_redis: OwnRedis, agent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shift, "BUDGET_SECONDS", -1)
+    mail(agent)
+
+    tasks.drain()
+
+    assert rung(own_redis) == 1
+
+
 def test_a_bell_that_could_not_be_sent_does_not_silence_the_next(own_redis: OwnRedis) -> None:
     own_redis.client.set(QUEUE, "not a list: nothing can be pushed to it")
     before = counted("failed")

@@ -12,10 +12,10 @@ from sqlalchemy import Connection, text
 
 from orchestrator import drain as drains
 from orchestrator.db import Guard, begin
-from orchestrator.drain import Drainer
+from orchestrator.drain import Batch, Drainer
 from orchestrator.errors import Unavailable
 from tests.redis_server import OwnRedis
-from tests.stage import Project, Worker, applied, drain, eventually, multiply, run, settle, sql, violations
+from tests.stage import Project, Worker, applied, blocked, drain, eventually, multiply, run, settle, sql, violations
 from workers import shift, tasks
 
 LETTERS = 600
@@ -194,3 +194,37 @@ def _stand_still() -> None:
         Drainer(0, "frozen").drain(db, drains.claim(db, 5))
         eventually(lambda: applied(drain()) == 1)  # somebody else, while we say nothing
         db.execute(text("SELECT 1"))
+
+
+def test_two_batches_of_one_slot_count_their_projects_in_one_order(quiet: Project) -> None:
+    low, high = sorted((quiet, Project.make(quiet.api)), key=lambda project: project.id)
+    mine = [low.born(), high.born()]
+    theirs = [high.born(), low.born()]
+
+    def batch() -> Batch:
+        with begin(Guard.DRAIN) as db:
+            return Drainer(0).drain(db, drains.claim(db, 10))
+
+    with ThreadPoolExecutor(1) as pool:
+        low.send(mine[0], "pause")
+        with begin(Guard.DRAIN) as db:
+            Drainer(0).drain(db, drains.claim_one(db, UUID(mine[0])))
+            high.send(theirs[0], "pause")
+            low.send(theirs[1], "pause")
+            other = pool.submit(batch)
+            eventually(blocked)
+            high.send(mine[1], "pause")
+            Drainer(0).drain(db, drains.claim_one(db, UUID(mine[1])))
+
+        assert applied(other.result(timeout=10)) == 2
+    assert violations() == {}
+
+
+def test_a_door_does_not_wait_for_a_statement_without_end(quiet: Project) -> None:
+    began = time.monotonic()
+
+    with pytest.raises(Unavailable) as refused, begin() as db:
+        run(db, "SELECT pg_sleep(30)")
+
+    assert time.monotonic() - began < 6
+    assert refused.value.extra == {"retry_after": 1}

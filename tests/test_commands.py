@@ -15,7 +15,7 @@ from orchestrator import drain as drains
 from orchestrator.db import Guard, begin
 from orchestrator.link import CLOSED_CHANNEL, link
 from orchestrator.settings import settings
-from tests.stage import WAIT, Project, drain, eventually, run, settle, sql, violations
+from tests.stage import WAIT, Project, blocked, drain, eventually, run, settle, sql, violations
 from web.waiters import waiters
 
 WAITERS = sys.modules[waiters.__module__]
@@ -25,13 +25,6 @@ WAITERS = sys.modules[waiters.__module__]
 def cancel(project: Project, command_id: str, **headers: str) -> Any:
     """The answer to taking a command back."""
     return project.api.post(f"{project.path}/commands/{command_id}/cancel", **headers)
-
-
-BLOCKED = """
-    SELECT 1 FROM pg_stat_activity
-    WHERE datname = current_database() AND state = 'active' AND cardinality(pg_blocking_pids(pid)) > 0
-"""
-"""Who waits for another's lock."""
 
 
 def listed(project: Project, query: str = "") -> list[str]:
@@ -325,7 +318,7 @@ def test_a_cancel_that_waited_for_its_twin_answers_as_it_did(quiet: Project) -> 
                 db, "SELECT 1 FROM agents WHERE id = :id FOR NO KEY UPDATE", id=agent
             )  # one waits for it, and one for that
             twins = [pool.submit(cancel, quiet, command, Idempotency_Key=once) for _ in range(2)]
-            eventually(lambda: len(sql(BLOCKED)) == 2)
+            eventually(lambda: blocked() == 2)
         answers = [twin.result(timeout=10) for twin in twins]
 
     assert [(answer.status_code, answer.json["state"]) for answer in answers] == [(200, "cancelled")] * 2

@@ -330,6 +330,7 @@ def test_a_filtered_total_beyond_ten_thousand_is_a_lower_bound(quiet: Project) -
     assert (exact["total"], exact["total_is_at_least"], exact["has_next"]) == (10_000, False, False)
 
 
+@pytest.mark.usefixtures("known")
 def test_a_hundred_agents_cost_at_most_four_statements(quiet: Project) -> None:
     crowd(quiet, 100)
 

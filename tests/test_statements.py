@@ -5,6 +5,8 @@ import pytest
 from orchestrator.db import Guard
 from tests.stage import Project, drain, multiply, settle, sql, statements, violations
 
+pytestmark = pytest.mark.usefixtures("known")
+
 ACCEPTED = "SELECT 1"
 """How the server names a statement that inserts a command and returns it; without a BEGIN it is also one commit."""
 
@@ -22,7 +24,7 @@ REPORT_ALL = """
 
 def test_a_pause_is_one_statement_and_one_commit(quiet: Project) -> None:
     agents = [quiet.born() for _ in range(4)]
-    quiet.send(agents[0], "pause")  # the key is looked up once a second
+    quiet.send(agents[0], "pause")
 
     with statements() as done:
         for agent in agents[1:]:

@@ -13,8 +13,8 @@ import pytest
 from orchestrator import drain as drains
 from orchestrator import ledger
 from orchestrator.db import Guard, begin
-from orchestrator.ledger import FOLD_PER_AGENT
-from tests.stage import WAIT, Project, drain, eventually, settle, sql, violations
+from orchestrator.ledger import FOLD_PER_AGENT, AgentEntry
+from tests.stage import WAIT, Project, blocked, drain, eventually, settle, sql, violations
 from tests.wire import Gunicorn
 from web.waiters import waiters
 
@@ -189,6 +189,21 @@ def test_one_batch_folds_a_bounded_number_of_entries_of_all_agents_together(
 
     assert batches == [5, 10, 12]
     assert violations() == {}
+
+
+def test_reports_of_the_same_entries_in_another_order_do_not_deadlock(quiet: Project) -> None:
+    agent, project = quiet.born(), UUID(quiet.id)
+    first, last = ({"report_id": name} for name in "ab")
+
+    with ThreadPoolExecutor(1) as pool:
+        with begin() as db:
+            ledger.take(db, project, [AgentEntry(agent_id=UUID(agent), **first)])
+            other = pool.submit(report, quiet, agent, last, first)
+            eventually(blocked)
+            ledger.take(db, project, [AgentEntry(agent_id=UUID(agent), **last)])
+        answer = other.result(timeout=10)
+
+    assert (answer.status_code, answer.json["accepted"], answer.json["duplicates"]) == (202, 0, 2)
 
 
 @pytest.mark.parametrize("first", [0, 1])
