@@ -206,6 +206,7 @@ def test_nor_is_it_where_no_database_is_involved(quiet: Project, monkeypatch: py
     shift = Shift(Drainer(0))
 
     def end(*_: object) -> None:
+        monkeypatch.undo()  # it comes once
         raise SoftTimeLimitExceeded
 
     monkeypatch.setattr(drains, "decide", end)

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -290,6 +291,19 @@ def test_the_invariants_are_judged_for_superusers_only(quiet: Project) -> None:
     assert bad.json["ok"] is False
     assert {found["name"] for found in bad.json["invariants"] if found["violations"]} == {"I8a", "I8b"}
     assert (stranger.status_code, stranger.json["errors"][0]["code"]) == (403, "insufficient_permissions")
+
+
+def test_the_metrics_keep_what_was_last_verified(quiet: Project) -> None:
+    agent = quiet.born()
+    found = []
+    for wrong in (1, 0):
+        sql("UPDATE agents SET tokens_used = :wrong WHERE id = :id", id=agent, wrong=wrong)
+        quiet.api.get("verify")
+        told = samples(quiet.api.get("/metrics").text)
+        found.append({labels["invariant"]: n for labels, n in told["orchestrator_invariant_violations"]}["I8a"])
+
+    assert found == [1, 0]
+    assert 0 <= time.time() - told["orchestrator_verified_timestamp_seconds"][0][1] < 60
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from flask import Flask, Response, g, request
@@ -9,6 +10,7 @@ from prometheus_client import (
     REGISTRY,
     CollectorRegistry,
     Counter,
+    Gauge,
     Histogram,
     generate_latest,
     multiprocess,
@@ -20,6 +22,7 @@ from sqlalchemy import Row
 from orchestrator import queries
 from orchestrator.db import autocommit
 from orchestrator.errors import Unavailable
+from orchestrator.verify import Finding
 from web.glance import glance
 
 SECONDS = Histogram(
@@ -29,6 +32,15 @@ SECONDS = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
 ANSWERS = Counter("orchestrator_http_answers_total", "Answers, by endpoint and status.", ["endpoint", "status"])
+VIOLATIONS = Gauge(
+    "orchestrator_invariant_violations",
+    "Rows that violated each invariant when it was last verified.",
+    ["invariant"],
+    multiprocess_mode="mostrecent",
+)
+VERIFIED = Gauge(
+    "orchestrator_verified_timestamp_seconds", "When the invariants were last verified.", multiprocess_mode="mostrecent"
+)
 
 
 class Queue(Collector):
@@ -64,6 +76,13 @@ def install(app: Flask) -> None:
     """Measure every request of the app."""
     app.before_request(_begin)
     app.after_request(_count)
+
+
+def note_verdict(found: Iterable[Finding]) -> None:
+    """Keep what a check of the invariants found: it reads all there is, far too much for a scrape."""
+    for each in found:
+        VIOLATIONS.labels(each.name).set(each.violations)
+    VERIFIED.set_to_current_time()
 
 
 def exposition() -> bytes:

@@ -59,6 +59,7 @@ def verify() -> Response:
     access.demand_superuser(g.caller)
     with begin(Guard.TOOL) as db:
         found = invariants.check(db)
+    measures.note_verdict(found)
     verdict = {"ok": not any(i.violations for i in found), "invariants": found}
     return reply(schemas.Verdict.model_validate(verdict))
 
