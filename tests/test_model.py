@@ -71,6 +71,11 @@ class Agent:
     tokens: int = 0
     cost: Decimal = Decimal(0)
 
+    @property
+    def lost(self) -> bool:
+        """Whether it will never be born: its spawn was taken back."""
+        return self.status is None and not any(command.verb == "spawn" for command in self.mailbox)
+
     def read_mail(self, most: int) -> None:
         """Obey the oldest commands, or refuse them."""
         for command in self.mailbox[:most]:
@@ -215,6 +220,9 @@ class Fleet(RuleBasedStateMachine):
     def report(self, agent: Agent, entries: list[dict[str, Any]]) -> None:
         """Usage, repeats and contradictions included."""
         answer = self.project.api.post(f"{self.project.agent(agent.id)}/usage", {"entries": entries})
+        if agent.lost:
+            assert answer.status_code == 404, answer.json
+            return
         taken = [agent.take(entry) for entry in entries]
         repeats = sum(repeat for repeat, _ in taken)
         conflicts = [index for index, (_, conflict) in enumerate(taken) if conflict]
@@ -226,7 +234,7 @@ class Fleet(RuleBasedStateMachine):
     def drain(self, limit: int, mailbox: int) -> None:
         """One batch: it takes something wherever something waits, and from each agent the oldest."""
         mail = any(agent.mailbox for agent in self.fleet.values())
-        usage = any(agent.uncounted for agent in self.fleet.values() if agent.status)
+        usage = any(agent.uncounted for agent in self.fleet.values())
 
         batch = drain(limit, mailbox)
 
@@ -244,8 +252,7 @@ class Fleet(RuleBasedStateMachine):
         settle()
         for agent in self.fleet.values():
             agent.read_mail(len(agent.mailbox))
-            if agent.status:
-                agent.count()
+            agent.count()
         self._compare()
         for agent in self._born():
             self._compare_events(agent)
@@ -281,16 +288,16 @@ class Fleet(RuleBasedStateMachine):
 
     def _compare_metrics(self) -> None:
         shown = self.project.api.get(f"{self.project.path}/agents/metrics").json
-        born = self._born()
+        fleet, born = self.fleet.values(), self._born()
         by_status = {status: sum(agent.status == status for agent in born) for status in STATUSES}
         assert shown.pop("by_status") == by_status
-        assert Decimal(shown.pop("total_cost_incurred")) == sum(agent.cost for agent in born)
+        assert Decimal(shown.pop("total_cost_incurred")) == sum(agent.cost for agent in fleet)
         assert shown == {
             "total_instances": len(born),
             "active_instances": by_status["working"],
             "idle_instances": by_status["idle"],
-            "total_tasks_completed": sum(agent.tasks for agent in born),
-            "total_tokens_used": sum(agent.tokens for agent in born),
+            "total_tasks_completed": sum(agent.tasks for agent in fleet),
+            "total_tokens_used": sum(agent.tokens for agent in fleet),
         }
 
     def _all(self, below: str) -> list[dict[str, Any]]:

@@ -85,7 +85,7 @@ class Stack:
         return time.monotonic() - began
 
     def living(self) -> list[psutil.Process]:
-        """Every process of this stack, whoever its parent is: each knows the home by its environment or arguments."""
+        """Every process of this stack, whoever its parent is; watchers come before what they would start again."""
         return [process for process in psutil.process_iter() if knows(process, str(self.home))]
 
     def pid(self, name: str) -> int:
@@ -117,10 +117,12 @@ class Stack:
 
 
 def knows(process: psutil.Process, home: str) -> bool:
-    """Whether a process belongs to the stack with this home."""
+    """Whether a process belongs to the stack with this home. (Valkey writes its title over its environment.)"""
     try:
         return process.status() != psutil.STATUS_ZOMBIE and (
-            process.environ().get("ORCH_HOME") == home or any(home in word for word in process.cmdline())
+            process.environ().get("ORCH_HOME") == home
+            or any(home in word for word in process.cmdline())
+            or process.cwd().startswith(home)
         )
     except psutil.Error:
         return False
