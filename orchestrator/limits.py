@@ -48,7 +48,8 @@ PASSED_WITHOUT_REDIS = Counter(
 )
 
 # KEYS: one per limit. ARGV: quota and window (µs) per limit. Nothing is spent unless all of them allow it.
-# Time is the server's. Where its clock is set back, what was admitted "later" counts on: fewer pass, for a while.
+# Time is the server's. Where its clock is set back, what an exact window admitted "later" counts on: fewer pass, for a
+# while. An estimate goes by the windows of the time it is told, and may begin anew.
 _SCRIPT = """
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]

@@ -142,6 +142,18 @@ def now() -> float:
     return float(seconds * SECOND + microseconds)
 
 
+def test_where_the_clock_is_set_back_what_was_admitted_counts_on(here: Set) -> None:
+    here(get="3/minute")
+    who = someone()
+    first = [taken("get", who).allowed for _ in range(2)]
+
+    an_hour_ahead = {member: at + 3_600 * SECOND for member, at in admissions(who).items()}
+    link().client.zadd(f"orch:limit:get:{who}", an_hour_ahead)
+    then = [taken("get", who).allowed for _ in range(2)]
+
+    assert first + then == [True, True, True, False]
+
+
 def test_reset_says_when_there_will_be_more(here: Set) -> None:
     here(get="1/minute", list="1/second")
     who = someone()
