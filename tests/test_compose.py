@@ -14,6 +14,7 @@ import httpx2
 import pytest
 import yaml
 
+from orchestrator.settings import Settings
 from tests.redis_server import OwnRedis
 from tests.stage import ROOT, eventually, free_port
 
@@ -103,6 +104,18 @@ def live(url: str, key: str) -> list[str]:
         seen += [http.post(f"{agent}/{verb}").json()["status"] for verb in ("pause", "resume")]
         assert http.delete(agent).json()["success"]
         return [*seen, http.get(agent).json()["status"]]
+
+
+def test_the_web_server_has_as_many_processes_and_threads_as_the_settings_say(place: Place) -> None:
+    command, environment = place.command("web"), place.environment("web")
+
+    told = subprocess.run(
+        [*command, "--print-config"], env=environment, cwd=place.folder, check=True, capture_output=True, text=True
+    ).stdout
+
+    has = {name: int(re.search(rf"^{name} +=? *(\d+)$", told, re.MULTILINE)[1]) for name in ("workers", "threads")}  # type: ignore[index]
+    assert has["workers"] == int(environment["ORCH_WEB_PROCESSES"]) > 1
+    assert has["threads"] == int(environment.get("ORCH_WEB_THREADS", Settings.model_fields["web_threads"].default))
 
 
 def test_no_database_port_is_published_and_flower_only_to_this_machine() -> None:
