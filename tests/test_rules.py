@@ -311,6 +311,20 @@ def test_memory_is_given_back_as_it_was(scene: Scene) -> None:
     assert (scene.owner.get(scene.project.agent(agent)).json or {})["short_term_memory"] == given
 
 
+def test_numbers_count_as_the_database_writes_them(scene: Scene) -> None:
+    numbers = {"n": [1e308, -1e-300, 1e22, 1.5]}
+    written = 309 + 303 + 23 + 3 + len('"n":[,,,],')
+    most = memory(MEMORY_BYTES - written) | numbers
+    beyond = memory(MEMORY_BYTES - written + 1) | numbers
+
+    agent = scene.project.born(short_term_memory=most)
+    answer = scene.project.api.patch(scene.project.agent(agent), {"short_term_memory": beyond})
+
+    assert is_problem(answer, 422, "validation_error")
+    length = "SELECT octet_length(replace(short_term_memory::text, ' ', '')) FROM agents WHERE id = :id"
+    assert sql(length, id=agent) == [(MEMORY_BYTES,)]
+
+
 @pytest.mark.parametrize("path", ["projects", "agent-types"])
 def test_a_slug_is_made_from_the_name_and_a_taken_one_is_a_conflict(scene: Scene, path: str) -> None:
     name = f"  Ärger & Co. {uuid4().hex} "
