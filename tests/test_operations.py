@@ -5,10 +5,11 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -73,12 +74,19 @@ def deaf(redis_away: None) -> Iterator[None]:
 @pytest.fixture
 def closed_database(quiet: Project, alone: str) -> Project:
     """A project whose database has just closed its doors."""
-    name, admin = make_url(alone).database, create_engine(make_url(alone).set(database="postgres"))
-    with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as db:
-        db.execute(text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false"))
-        db.execute(text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name"), {"name": name})
-    admin.dispose()
+    let_in(alone, False)
     return quiet
+
+
+def let_in(url: str, anybody: bool = True) -> None:
+    """Open a database's doors, or close them and send everybody away."""
+    name, admin = make_url(url).database, create_engine(make_url(url).set(database="postgres"))
+    with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as db:
+        db.execute(text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS {anybody}"))
+        if not anybody:
+            everybody = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name"
+            db.execute(text(everybody), {"name": name})
+    admin.dispose()
 
 
 def test_a_process_that_is_up_says_so_to_anybody(admin: Api) -> None:
@@ -199,6 +207,45 @@ def test_who_asks_again_within_a_second_is_told_the_same(monkeypatch: pytest.Mon
     monkeypatch.setattr(glance, "GOOD_SECONDS", -1)
 
     assert (said, look()) == ({1}, 2)
+
+
+def test_a_look_that_takes_long_is_good_for_a_second_from_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    clock = [0.0]
+    monkeypatch.setattr(glance, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+
+    @glance.glance
+    def look() -> float:
+        clock[0] += 2
+        return clock[0]
+
+    assert (look(), look()) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("path", "away"),
+    [
+        ("/readyz", lambda answer: answer.status_code == 503),
+        ("/metrics", lambda answer: "orchestrator_queue_depth" not in answer.text),
+    ],
+)
+def test_that_the_database_is_away_is_good_for_a_second_as_well(
+    closed_database: Project,
+    alone: str,
+    heard: None,
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+    away: Callable[[Any], bool],
+) -> None:
+    del heard
+    seen = [away(closed_database.api.get(path))]
+
+    let_in(alone)
+    for seconds in (3600, -1):
+        monkeypatch.setattr(glance, "GOOD_SECONDS", seconds)
+        seen.append(away(closed_database.api.get(path)))
+
+    assert seen == [True, True, False]
 
 
 def test_a_look_that_fails_is_looked_again() -> None:
@@ -373,6 +420,22 @@ def test_an_answer_that_is_our_fault_is_logged_with_its_cause(quiet: Project, jo
 
     (line,) = lines(log, request_id="locked-out")
     assert (line["cause"], line["sqlstate"]) == ("LockNotAvailable", "55P03")
+
+
+@pytest.mark.parametrize(
+    ("path", "event", "status"), [("/readyz", "not_ready", 503), ("/metrics", "queue_not_measured", 200)]
+)
+def test_where_the_queue_cannot_be_seen_the_log_says_why(
+    quiet: Project, journal: tuple[Gunicorn, Path], path: str, event: str, status: int
+) -> None:
+    web, log = journal
+
+    with begin(Guard.TOOL) as db:
+        run(db, "LOCK TABLE alembic_version, commands IN ACCESS EXCLUSIVE MODE")
+        assert web("GET", path, None).status_code == status
+
+    (line,) = lines(log, event=event)
+    assert (line["level"], line["cause"], line["sqlstate"]) == ("warning", "LockNotAvailable", "55P03")
 
 
 @pytest.mark.parametrize("name", ["beat", "flower"])

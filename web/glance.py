@@ -12,7 +12,10 @@ GOOD_SECONDS = 1.0
 
 
 def glance(look: Callable[[], T]) -> Callable[[], T]:
-    """`look`, asked at most once a second by all threads of this process; what it raises is not kept."""
+    """`look`, asked at most once a second by all threads of this process; what it raises is not kept.
+
+    Who asks meanwhile waits for it. So what takes long when it fails must return its failure: or they wait in turn.
+    """
     lock = Lock()
     seen: list[tuple[float, T]] = []
 
@@ -20,7 +23,8 @@ def glance(look: Callable[[], T]) -> Callable[[], T]:
     def answer() -> T:
         with lock:
             if not seen or time.monotonic() - seen[0][0] > GOOD_SECONDS:
-                seen[:] = [(time.monotonic(), look())]
+                found = look()
+                seen[:] = [(time.monotonic(), found)]
             return seen[0][1]
 
     return answer

@@ -19,11 +19,13 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 from sqlalchemy import Row
 
-from orchestrator import queries
+from orchestrator import logs, queries
 from orchestrator.db import autocommit
 from orchestrator.errors import Unavailable
 from orchestrator.verify import Finding
 from web.glance import glance
+
+log = logs.logger("web")
 
 SECONDS = Histogram(
     "orchestrator_http_seconds",
@@ -48,10 +50,10 @@ class Queue(Collector):
 
     def collect(self) -> list[GaugeMetricFamily]:
         """The gauges; none while the database is away."""
-        try:
-            queue, latency = _look()
-        except Unavailable:
+        seen = _look()
+        if seen is None:
             return []
+        queue, latency = seen
         took = GaugeMetricFamily(
             "orchestrator_command_seconds",
             "Accepted to closed, commands closed in the last minute, by the database's clock.",
@@ -67,9 +69,13 @@ class Queue(Collector):
 
 
 @glance
-def _look() -> tuple[Row[Any], Row[Any]]:
-    with autocommit() as db:
-        return queries.queue(db), queries.latency(db)
+def _look() -> tuple[Row[Any], Row[Any]] | None:
+    try:
+        with autocommit() as db:
+            return queries.queue(db), queries.latency(db)
+    except Unavailable as error:
+        log.warning("queue_not_measured", **logs.cause(error))
+        return None
 
 
 def install(app: Flask) -> None:

@@ -4,7 +4,7 @@ from flask import Blueprint, Response, g, jsonify
 from flask_openapi3 import APIBlueprint, Tag
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from orchestrator import access, bootstrap, queries
+from orchestrator import access, bootstrap, logs, queries
 from orchestrator import verify as invariants
 from orchestrator.db import Guard, autocommit, begin
 from orchestrator.errors import Unavailable
@@ -14,6 +14,8 @@ from web.answers import reply
 from web.docs import OPERATION_ID, responses
 from web.glance import glance
 from web.waiters import waiters
+
+log = logs.logger("web")
 
 LATE_SECONDS = 10
 """A queue whose oldest command is older is called degraded."""
@@ -38,10 +40,7 @@ def healthz() -> Response:
 @plain.get("/readyz")
 def readyz() -> tuple[Response, int]:
     """Whether this process can do its work; what it can do without is `degraded`."""
-    try:
-        reason, degraded = _condition()
-    except Unavailable:
-        reason, degraded = "the database cannot be reached", []
+    reason, degraded = _condition()
     if reason is not None:
         return jsonify(status="not ready", reason=reason), 503
     return jsonify(status="ready", degraded=degraded), 200
@@ -65,7 +64,10 @@ def verify() -> Response:
 
 
 def _condition() -> tuple[str | None, list[str]]:
-    migrated, age = _look()
+    seen = _look()
+    if seen is None:
+        return "the database cannot be reached", []
+    migrated, age = seen
     if not migrated:
         return "the database's schema is not at the head of the migrations", []
     if not waiters().heard.is_set():
@@ -76,7 +78,11 @@ def _condition() -> tuple[str | None, list[str]]:
 
 
 @glance
-def _look() -> tuple[bool, float]:
-    """Whether the schema is migrated, and the age of the oldest queued command."""
-    with autocommit() as db:
-        return bootstrap.revision(db) == bootstrap.head(), queries.queue(db).age
+def _look() -> tuple[bool, float] | None:
+    """Whether the schema is migrated, and the age of the oldest queued command; None while the database is away."""
+    try:
+        with autocommit() as db:
+            return bootstrap.revision(db) == bootstrap.head(), queries.queue(db).age
+    except Unavailable as error:
+        log.warning("not_ready", **logs.cause(error))
+        return None
