@@ -2,9 +2,13 @@
 
 import logging
 import sys
+import traceback
+from types import TracebackType
 from typing import Any
 
+import psycopg
 import structlog
+from sqlalchemy.exc import StatementError
 
 from orchestrator.settings import settings
 
@@ -13,6 +17,9 @@ _SHARED: list[structlog.types.Processor] = [
     structlog.stdlib.add_log_level,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
 ]
+
+_NAMING = ("23", "42")
+"""Classes of SQLSTATE whose first sentence names tables, columns and constraints; that of others may quote a value."""
 
 
 def configure(process: str) -> None:
@@ -35,7 +42,7 @@ def configure(process: str) -> None:
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.format_exc_info,
+                structlog.processors.ExceptionRenderer(_trace),
                 structlog.processors.JSONRenderer(),
             ],
         )
@@ -51,6 +58,28 @@ def cause(error: BaseException) -> dict[str, Any]:
     while error.__cause__ is not None:
         error = error.__cause__
     return {"cause": type(error).__name__, "sqlstate": getattr(error, "sqlstate", None)}
+
+
+def _trace(exc_info: tuple[type[BaseException], BaseException, TracebackType | None]) -> str:
+    """Where an error and those that led to it were raised, the first one first, each with what may be told of it."""
+    chain: list[BaseException] = []
+    error: BaseException | None = exc_info[1]
+    while error is not None and error not in chain:
+        chain.insert(0, error)
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return "\n".join(
+        "".join(traceback.format_tb(error.__traceback__)) + f"{type(error).__name__}: {_words(error)}"
+        for error in chain
+    )
+
+
+def _words(error: BaseException) -> str:
+    """An error's text; of the database's only what quotes no row."""
+    if isinstance(error, StatementError):
+        return error.statement or ""
+    if isinstance(error, psycopg.Error) and error.sqlstate:
+        return (error.diag.message_primary or "") if error.sqlstate.startswith(_NAMING) else error.sqlstate
+    return str(error)
 
 
 def logger(room: str) -> structlog.stdlib.BoundLogger:

@@ -461,6 +461,28 @@ def test_a_surprise_is_logged_with_its_trace_and_told_without(quiet: Project, jo
     assert not any(word in json.dumps(answer) for word in ("issues WHERE", "relation", "SELECT"))
 
 
+@pytest.mark.parametrize(
+    ("check", "cause", "sqlstate", "told"),
+    [
+        ("false", "CheckViolation", "23514", "ck_users_none"),
+        ("email::int > 0", "InvalidTextRepresentation", "22P02", "directory.py"),
+    ],
+)
+def test_a_surprise_of_the_database_is_told_by_its_class_and_state_without_the_row(
+    quiet: Project, journal: tuple[Gunicorn, Path], check: str, cause: str, sqlstate: str, told: str
+) -> None:
+    web, log = journal
+    sql(f"ALTER TABLE users ADD CONSTRAINT ck_users_none CHECK ({check}) NOT VALID")
+
+    answer = web("POST", "users", quiet.api.key, {"email": "somebody@example.org"})
+
+    (line,) = lines(log, event="surprise")
+    assert (answer.status_code, line["cause"], line["sqlstate"]) == (500, cause, sqlstate)
+    assert cause in line["exception"]
+    assert told in line["exception"]
+    assert "example.org" not in log.read_text()
+
+
 def test_the_log_holds_no_secret_and_no_address_of_a_person(quiet: Project, journal: tuple[Gunicorn, Path]) -> None:
     web, log = journal
     key, address = quiet.api.key, f"{uuid4().hex}@example.org"

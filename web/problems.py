@@ -124,7 +124,7 @@ def _answer_http(error: HTTPException) -> Response:
 
 
 def _answer_surprise(error: Exception) -> Response:
-    log.error("surprise", exc_info=error, method=request.method, endpoint=request.endpoint)
+    log.error("surprise", exc_info=error, method=request.method, endpoint=request.endpoint, **logs.cause(error))
     return render(Problem("something went wrong on our side; the request id finds it in the logs"))
 
 
