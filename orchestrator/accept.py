@@ -43,6 +43,7 @@ _AGENT_PLACE = """
     WITH place AS (
         SELECT a.project_id, a.id AS agent_id FROM agents a JOIN projects p ON p.id = a.project_id
         WHERE a.id = :agent AND p.id = :project AND (:superuser OR p.owner_id = :user)
+            AND coalesce(CAST(:until AS timestamptz) > now(), true)
     ),"""
 
 _SPAWN_PLACE = """
@@ -85,6 +86,7 @@ _NAMESAKE = text("""
             OR EXISTS (SELECT FROM commands c WHERE c.agent_id = a.id AND c.state = 'queued' AND c.verb = 'spawn'))
     LIMIT 1
 """)
+_IS_AGENT = text("SELECT 1 FROM agents WHERE id = :agent AND project_id = :project")
 _LOCK_AGENT = text("SELECT 1 FROM agents WHERE id = :agent FOR NO KEY UPDATE")
 _CANCEL = text("""
     UPDATE commands SET state = 'cancelled', closed_at = clock_timestamp()
@@ -104,7 +106,8 @@ def accept(
 ) -> Accepted:
     """One command for an agent that exists, in one statement.
 
-    Raises NotFound for a project or agent the caller cannot see, KeyReused when `once` belongs to another request.
+    Raises NotFound for a project or agent the caller cannot see, KeyReused when `once` belongs to another request,
+    Invalid for a pause until a time that has passed.
     """
     values = _values(caller, project_id, agent_id, order, once) | {"precondition": precondition}
     row = db.execute(_ACCEPT[once is not None], values).one_or_none()
@@ -113,6 +116,8 @@ def accept(
     access.enter(db, caller, project_id)
     if replayed := replay(db, caller, once):
         return replayed
+    if db.execute(_IS_AGENT, {"agent": agent_id, "project": project_id}).one_or_none():
+        raise Invalid(Violation("must lie in the future", "until"))
     raise no_agent(agent_id)
 
 
@@ -144,6 +149,8 @@ def cancel(
     as cancelled. Raises NotFound, Conflict when it is closed already, Unavailable when the agent stays locked.
     """
     command = access.command(db, caller, project_id, command_id)
+    if command.actor_type == "system":
+        raise Conflict(f"command {command_id} is the system's own and cannot be cancelled")
     if idempotency.claim(db, caller, once, command_id=command_id):
         return db.execute(_COMMAND_BY_ID, {"id": command_id}).one(), True  # read anew: we may have waited for it
     db.execute(_LOCK_AGENT, {"agent": command.agent_id})
@@ -163,6 +170,7 @@ def replay(db: Connection, caller: Caller, once: Once | None) -> Accepted | None
 
 
 def _values(caller: Caller, project_id: UUID, agent_id: UUID, order: Order, once: Once | None) -> dict[str, Any]:
+    payload = order.payload()
     return {
         "id": uuid7(),
         "user": caller.user_id,
@@ -170,8 +178,9 @@ def _values(caller: Caller, project_id: UUID, agent_id: UUID, order: Order, once
         "project": project_id,
         "agent": agent_id,
         "verb": order.verb.value,
-        "payload": jsonb(order.payload()),
+        "payload": jsonb(payload),
         "reason": order.reason,
+        "until": payload.get("until"),
         "key": once and once.key,
         "fingerprint": once and once.fingerprint,
     }

@@ -7,7 +7,9 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from orchestrator import holds
 from orchestrator.errors import NotFound, PreconditionFailed, Problem
+from orchestrator.holds import MANUAL, Holds
 from orchestrator.lifecycle import Status, Verb, edge, move, refuse_update
 from orchestrator.states import State
 
@@ -28,6 +30,7 @@ class Agent:
     last_activity_at: datetime | None
     terminated_at: datetime | None
     updated_at: datetime
+    holds: Holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,7 @@ class Outcome:
     error: dict[str, Any] | None = None
 
 
-Effect = Callable[[Agent, dict[str, Any]], Event]
+Effect = Callable[[Agent, Command, datetime], Event]
 
 
 def decide(agent: Agent, commands: Iterable[Command], at: datetime) -> tuple[Agent, list[Outcome]]:
@@ -79,7 +82,7 @@ def decide(agent: Agent, commands: Iterable[Command], at: datetime) -> tuple[Age
 
 def _decide_one(agent: Agent, command: Command, at: datetime) -> tuple[Agent, Outcome]:
     try:
-        event = _effect(agent, command)
+        event = _effect(agent, command, at)
     except Problem as refusal:
         return agent, Outcome(command, State.REJECTED, agent.version, error=refusal.as_record())
     if event.before == event.after and not event.changes:
@@ -88,12 +91,12 @@ def _decide_one(agent: Agent, command: Command, at: datetime) -> tuple[Agent, Ou
     return agent, Outcome(command, State.APPLIED, agent.version, event)
 
 
-def _effect(agent: Agent, command: Command) -> Event:
+def _effect(agent: Agent, command: Command, at: datetime) -> Event:
     if agent.status is None and command.verb is not Verb.SPAWN:
         raise NotFound(f"agent {agent.id} was never born: its spawn did not go through")
     if command.precondition not in (None, agent.version):
         raise PreconditionFailed(f"the agent's version is {agent.version}, not {command.precondition}")
-    return EFFECTS[command.verb](agent, command.payload)
+    return EFFECTS[command.verb](agent, command, at)
 
 
 def _after(agent: Agent, event: Event, at: datetime) -> Agent:
@@ -109,38 +112,62 @@ def _after(agent: Agent, event: Event, at: datetime) -> Agent:
     )
 
 
-def _spawn(agent: Agent, payload: dict[str, Any]) -> Event:
-    return Event(Verb.SPAWN, agent.status, move(agent.status, Verb.SPAWN), payload)
+def _spawn(agent: Agent, command: Command, _: datetime) -> Event:
+    return Event(Verb.SPAWN, agent.status, move(agent.status, Verb.SPAWN), command.payload)
 
 
-def _pause(agent: Agent, _: dict[str, Any]) -> Event:
-    return Event(Verb.PAUSE, agent.status, move(agent.status, Verb.PAUSE), {})
+def _pause(agent: Agent, command: Command, at: datetime) -> Event:
+    if agent.status is not Status.PAUSED:
+        move(agent.status, Verb.PAUSE)
+    hold = {
+        "id": str(command.id),
+        "owner": command.payload.get("owner", MANUAL),
+        "reason": command.reason,
+        "until": command.payload.get("until"),
+        "placed_by": {"type": command.actor_type, "id": command.actor_id and str(command.actor_id)},
+        "placed_at": at.isoformat().replace("+00:00", "Z"),
+    }
+    return Event(Verb.PAUSE, agent.status, Status.PAUSED, {"holds": holds.place(agent.holds, hold)})
 
 
-def _resume(agent: Agent, _: dict[str, Any]) -> Event:
-    return Event(Verb.RESUME, agent.status, move(agent.status, Verb.RESUME), {})
+def _resume(agent: Agent, command: Command, _: datetime) -> Event:
+    free = move(agent.status, Verb.RESUME)
+    if "hold" in command.payload:  # the system's, when the time of a hold is over
+        left = holds.lift_due(agent.holds, command.payload["hold"])
+    else:
+        left = holds.lift(agent.holds, command.payload.get("owner", MANUAL))
+    return Event(Verb.RESUME, agent.status, Status.PAUSED if left else free, {"holds": left})
 
 
-def _terminate(agent: Agent, _: dict[str, Any]) -> Event:
+def _terminate(agent: Agent, *_: Any) -> Event:
     return _ended(agent, {})
 
 
 def _ended(agent: Agent, wanted: dict[str, Any]) -> Event:
-    cleared = wanted | {"current_task": None, "session_id": None}
+    cleared = wanted | {"current_task": None, "session_id": None, "holds": []}
     return Event(Verb.TERMINATE, agent.status, move(agent.status, Verb.TERMINATE), _differing(agent, cleared))
 
 
-def _update(agent: Agent, payload: dict[str, Any]) -> Event:
+def _update(agent: Agent, command: Command, at: datetime) -> Event:
     if agent.status in (None, Status.TERMINATED):
         raise refuse_update(agent.status)
-    wanted = dict(payload)
+    wanted = dict(command.payload)
     target = Status(wanted.pop("status", agent.status))
     if "short_term_memory" in wanted:
         wanted["short_term_memory"] = wanted["short_term_memory"] or {}
     if target is Status.TERMINATED:
         return _ended(agent, wanted)
-    verb = Verb.UPDATE if target is agent.status else edge(agent.status, target)
-    return Event(verb, agent.status, target, _differing(agent, wanted))
+    event = _moved(agent, target, command, at)
+    return replace(event, changes=event.changes | _differing(agent, wanted))
+
+
+def _moved(agent: Agent, target: Status, command: Command, at: datetime) -> Event:
+    if target is agent.status:
+        return Event(Verb.UPDATE, agent.status, target, {})
+    verb = edge(agent.status, target)
+    if verb in (Verb.PAUSE, Verb.RESUME):
+        return EFFECTS[verb](agent, command, at)
+    return Event(verb, agent.status, target, {})
 
 
 def _differing(agent: Agent, wanted: dict[str, Any]) -> dict[str, Any]:

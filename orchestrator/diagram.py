@@ -19,7 +19,18 @@ stateDiagram-v2
 """
 
 _END = """
-## What holds for every move
+## Holds
+
+An agent is paused as long as it has a hold. A pause places one, with `owner` (`manual` where nobody is named), `reason`
+and `until`; a resume lifts that owner's.
+
+- Each owner has at most one hold on an agent; a second pause by it is refused with 409 `invalid_transition`.
+- A pause by another owner, and a resume while other holds remain, are events from paused to paused: the agent stays.
+- A resume by an owner that has none, where others have, is refused with 409 `held`, which names them.
+- When `until` has passed the system lifts the hold, within two seconds, by a command of its own that nobody can cancel.
+- A PATCH places and lifts the manual hold. Terminate lifts them all.
+
+## What is true of every move
 
 - It raises the agent's `version` by one and writes one event with verb, before, after, actor and reason.
 - It sets `updated_at`, and for an agent that is born already `last_activity_at` as well.
@@ -37,8 +48,8 @@ _WORDS = {
     Verb.WORK: "The agent takes up work, or goes on with it. A PATCH with `status: working`.",
     Verb.WAIT: "The agent waits for something in the middle of its work. A PATCH with `status: waiting`.",
     Verb.REST: "The agent has nothing to do. A PATCH with `status: idle`.",
-    Verb.PAUSE: "An operator stops the agent until it is resumed. `POST …/pause`, or a PATCH with `status: paused`.",
-    Verb.RESUME: "The agent may go on, from idle. `POST …/resume`, or a PATCH with `status: idle`.",
+    Verb.PAUSE: "Somebody has put the first hold on the agent. `POST …/pause`, or a PATCH with `status: paused`.",
+    Verb.RESUME: "The last hold is lifted. `POST …/resume`, or a PATCH with `status: idle`; or its time is over.",
     Verb.TERMINATE: "The end: sets `terminated_at`, clears `current_task` and `session_id`, keeps counters, memory and"
     " assigned work items. `DELETE …`, or a PATCH with `status: terminated`. Nothing leads back.",
 }

@@ -91,7 +91,7 @@ _CLAIM_ONE = text("SELECT id FROM agents WHERE id = :agent FOR NO KEY UPDATE SKI
 # Read after the lock, in statements of their own: a READ COMMITTED snapshot from before it could be too old.
 _AGENTS = text("""
     SELECT id, project_id, status, version, name, current_task, short_term_memory, long_term_memory_ref, session_id,
-        last_activity_at, terminated_at, updated_at
+        last_activity_at, terminated_at, updated_at, holds
     FROM agents WHERE id = ANY(CAST(:ids AS uuid[]))
 """)
 _MAILBOXES = text("""

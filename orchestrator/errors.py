@@ -83,6 +83,12 @@ class Refused(Problem):
     status, code, title = 409, "invalid_transition", "Invalid transition"
 
 
+class Held(Problem):
+    """Others have holds on the agent; only they can lift them."""
+
+    status, code, title = 409, "held", "Held"
+
+
 class PreconditionFailed(Problem):
     """The agent has another version than If-Match names."""
 
@@ -138,7 +144,7 @@ class Unavailable(Problem):
 
 
 _BY_CODE: dict[str, type[Problem]] = {
-    kind.code: kind for kind in (Problem, NotFound, Conflict, Refused, PreconditionFailed, Forbidden)
+    kind.code: kind for kind in (Problem, NotFound, Conflict, Refused, Held, PreconditionFailed, Forbidden)
 }
 
 

@@ -55,7 +55,7 @@ def move(status: Status | None, verb: Verb) -> Status:
     try:
         return MOVES[verb][status]
     except KeyError:
-        raise _refusal(status, f"cannot {verb} an agent that is {status or 'not born yet'}") from None
+        raise refusal(status, f"cannot {verb} an agent that is {status or 'not born yet'}") from None
 
 
 def edge(status: Status | None, target: Status) -> Verb:
@@ -63,7 +63,7 @@ def edge(status: Status | None, target: Status) -> Verb:
     try:
         return _EDGES[status, target]
     except KeyError:
-        raise _refusal(status, f"an agent that is {status or 'not born yet'} cannot become {target}") from None
+        raise refusal(status, f"an agent that is {status or 'not born yet'} cannot become {target}") from None
 
 
 def reachable(status: Status | None) -> list[Status]:
@@ -73,7 +73,7 @@ def reachable(status: Status | None) -> list[Status]:
 
 def refuse_update(status: Status | None) -> Refused:
     """The refusal of an update that a terminated agent gets, whatever the update says."""
-    return _refusal(status, f"an agent that is {status} cannot be updated")
+    return refusal(status, f"an agent that is {status} cannot be updated")
 
 
 def edges() -> list[tuple[Verb, Status | None, Status]]:
@@ -81,7 +81,8 @@ def edges() -> list[tuple[Verb, Status | None, Status]]:
     return [(_EDGES[b, a], b, a) for b, a in product((None, *Status), Status) if (b, a) in _EDGES]
 
 
-def _refusal(status: Status | None, why: str) -> Refused:
+def refusal(status: Status | None, why: str) -> Refused:
+    """The refusal that says why, and what is possible from `status`."""
     allowed = [str(target) for target in reachable(status)]
     possible = f"possible now: {', '.join(allowed)}" if allowed else "nothing is possible any more"
     return Refused(f"{why}; {possible}", field="status", current_status=status and str(status), allowed=allowed)

@@ -91,12 +91,17 @@ agents = Table(
     Column("cost_incurred", MONEY, nullable=False, server_default="0"),
     created(),
     time("updated_at", nullable=False, server_default=func.now()),
+    Column("holds", JSONB, nullable=False, server_default=text("'[]'::jsonb")),
+    time("hold_until"),
     one_of("status", Status, "status"),
+    CheckConstraint("(status = 'paused') = (holds <> '[]')", name="held"),
+    CheckConstraint("hold_until IS NULL OR holds <> '[]'", name="hold_until"),
     CheckConstraint("(status IS NULL) = (version = 0)", name="born"),
     CheckConstraint("(status IS NOT DISTINCT FROM 'terminated') = (terminated_at IS NOT NULL)", name="terminated"),
     CheckConstraint("tasks_completed >= 0 AND tokens_used >= 0 AND cost_incurred >= 0", name="counters"),
     Index("ix_agents_page", "project_id", "created_at", "id"),
     Index("ix_agents_status_page", "project_id", "status", "created_at", "id"),
+    Index("ix_agents_hold_until", "hold_until", postgresql_where=text("hold_until IS NOT NULL")),
     Index("ix_agents_name", "project_id", "name", postgresql_ops={"name": "text_pattern_ops"}),
     postgresql_with={"fillfactor": "80"},
 )
@@ -141,6 +146,7 @@ commands = Table(
     Column("task_id", Text),
     created(),
     time("closed_at"),
+    Column("cause", Text),
     one_of("state", State, "state"),
     one_of("verb", COMMANDS, "verb"),
     CheckConstraint("(state = 'queued') = (closed_at IS NULL)", name="closed"),
@@ -150,6 +156,7 @@ commands = Table(
     Index("ix_commands_mailbox", "agent_id", "seq", postgresql_where=text("state = 'queued'")),
     Index("ix_commands_page", "project_id", "seq"),
     Index("ix_commands_agent_page", "agent_id", "seq"),
+    Index("ix_commands_cause", "cause", unique=True, postgresql_where=text("cause IS NOT NULL")),
     Index("ix_commands_closed_at", "closed_at", postgresql_using="brin", postgresql_with={"autosummarize": "on"}),
     postgresql_with={"fillfactor": "80"},
 )
@@ -186,49 +193,6 @@ events = Table(
     one_of("before", Status, "before"),
     one_of("after", Status, "after"),
     Index("ix_events_feed", "project_id", "xid", "agent_id", "version"),
-)
-
-usage_entries = Table(
-    "usage_entries",
-    metadata,
-    Column("agent_id", Uuid, primary_key=True),
-    Column("report_id", Text, primary_key=True),
-    Column("project_id", Uuid, nullable=False),
-    Column("fingerprint", LargeBinary, nullable=False),
-    time("occurred_at", nullable=False),
-    Column("provider", Text),
-    Column("model", Text),
-    Column("input_tokens", BigInteger, nullable=False),
-    Column("output_tokens", BigInteger, nullable=False),
-    Column("cache_read_tokens", BigInteger, nullable=False),
-    Column("cache_write_tokens", BigInteger, nullable=False),
-    Column("cost", Numeric(20, 10)),
-    Column("cost_source", Text),
-    Column("tasks_completed", BigInteger, nullable=False),
-    Column("note", Text),
-    Column("folded", Boolean, nullable=False, server_default=text("false")),
-    created(),
-    CheckConstraint("(cost IS NULL) = (cost_source IS NULL)", name="cost_source"),
-    CheckConstraint(
-        "input_tokens >= 0 AND output_tokens >= 0 AND cache_read_tokens >= 0 AND cache_write_tokens >= 0"
-        " AND tasks_completed >= 0 AND (cost IS NULL OR cost >= 0)",
-        name="amounts",
-    ),
-    Index("ix_usage_entries_unfolded", "agent_id", postgresql_where=text("NOT folded")),
-    Index("ix_usage_entries_waiting", "created_at", postgresql_where=text("NOT folded")),
-    Index("ix_usage_entries_report", "project_id", "occurred_at"),
-)
-
-project_counters = Table(
-    "project_counters",
-    metadata,
-    Column("project_id", Uuid, primary_key=True),
-    Column("slot", SmallInteger, primary_key=True, autoincrement=False),
-    *(Column(status.value, BigInteger, nullable=False, server_default="0") for status in Status),
-    Column("tasks_completed", BigInteger, nullable=False, server_default="0"),
-    Column("tokens_used", Numeric(30, 0), nullable=False, server_default="0"),
-    Column("cost_incurred", MONEY, nullable=False, server_default="0"),
-    postgresql_with={"fillfactor": "50"},
 )
 
 issues = Table(

@@ -4,7 +4,8 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, model_validator
 
-from orchestrator.fields import LAX, NOT_NULL, Body, Id, Memory, Name, Reason, Reference, Session, Task
+from orchestrator.fields import LAX, NOT_NULL, Body, Id, Memory, Name, Owner, Reason, Reference, Session, Task, Time
+from orchestrator.holds import MANUAL
 from orchestrator.lifecycle import Status, Verb
 
 
@@ -31,15 +32,20 @@ class _Bare(Order):
 
 
 class Pause(_Bare):
-    """Stop an agent until it is resumed."""
+    """Stop an agent: put a hold of this owner on it, until it is lifted or its time is over."""
 
     verb = Verb.PAUSE
 
+    owner: Owner = MANUAL
+    until: Time | None = None
+
 
 class Resume(_Bare):
-    """Let a paused agent go on, as idle."""
+    """Lift this owner's hold; where it was the last one the agent goes on, as idle."""
 
     verb = Verb.RESUME
+
+    owner: Owner = MANUAL
 
 
 class Terminate(_Bare):

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, TextClause, text
 
+from orchestrator import holds
 from orchestrator.decide import Agent, Outcome
 from orchestrator.ledger import NO_SUMS, Sums
 from orchestrator.lifecycle import Status
@@ -26,15 +27,17 @@ _WRITE_AGENTS = text("""
         status = n.status, version = n.version, name = n.name, current_task = n.current_task,
         short_term_memory = n.short_term_memory, long_term_memory_ref = n.long_term_memory_ref,
         session_id = n.session_id, last_activity_at = n.last_activity_at, terminated_at = n.terminated_at,
-        updated_at = n.updated_at, tasks_completed = a.tasks_completed + n.tasks,
+        updated_at = n.updated_at, holds = n.holds, hold_until = n.hold_until,
+        tasks_completed = a.tasks_completed + n.tasks,
         tokens_used = a.tokens_used + n.tokens, cost_incurred = a.cost_incurred + n.cost
     FROM unnest(CAST(:id AS uuid[]), CAST(:read AS bigint[]), CAST(:status AS text[]), CAST(:version AS bigint[]),
         CAST(:name AS text[]), CAST(:current_task AS text[]), CAST(:short_term_memory AS jsonb[]),
         CAST(:long_term_memory_ref AS text[]), CAST(:session_id AS text[]), CAST(:last_activity_at AS timestamptz[]),
-        CAST(:terminated_at AS timestamptz[]), CAST(:updated_at AS timestamptz[]), CAST(:tasks AS bigint[]),
-        CAST(:tokens AS numeric[]), CAST(:cost AS numeric[]))
+        CAST(:terminated_at AS timestamptz[]), CAST(:updated_at AS timestamptz[]), CAST(:holds AS jsonb[]),
+        CAST(:hold_until AS timestamptz[]), CAST(:tasks AS bigint[]), CAST(:tokens AS numeric[]),
+        CAST(:cost AS numeric[]))
         AS n (id, read, status, version, name, current_task, short_term_memory, long_term_memory_ref, session_id,
-        last_activity_at, terminated_at, updated_at, tasks, tokens, cost)
+        last_activity_at, terminated_at, updated_at, holds, hold_until, tasks, tokens, cost)
     WHERE a.id = n.id AND a.version = n.read
 """)
 _WRITE_EVENTS = text("""
@@ -111,7 +114,8 @@ def _agent_rows(changes: Changes) -> list[dict[str, Any]]:
 def _agent_row(agent: Agent, read: int, sums: Sums) -> dict[str, Any]:
     fields = {name: getattr(agent, name) for name in Agent.__slots__ if name != "project_id"}
     counters = {"tasks": sums.tasks_completed, "tokens": Decimal(sums.tokens_used), "cost": sums.cost_incurred}
-    return fields | counters | {"read": read, "short_term_memory": jsonb(agent.short_term_memory)}
+    stored = {"short_term_memory": jsonb(agent.short_term_memory), "holds": jsonb(agent.holds)}
+    return fields | counters | stored | {"read": read, "hold_until": holds.earliest(agent.holds)}
 
 
 def _event_rows(changes: Changes) -> list[dict[str, Any]]:

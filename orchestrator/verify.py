@@ -16,7 +16,7 @@ _COUNTERS_DIFFER = " OR ".join(
 )
 
 _LIFECYCLE_FIELDS = ("name", "current_task", "long_term_memory_ref", "session_id")
-"""What `changes` of the events fold into, as text; short_term_memory is compared as JSON beside them."""
+"""What `changes` of the events fold into, as text; memory and holds are compared as JSON beside them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,7 @@ INVARIANTS: dict[str, tuple[str, str]] = {
                FROM events e LEFT JOIN LATERAL jsonb_each(e.changes) f ON true WHERE e.agent_id = a.id
            ) h
            WHERE a.version > 0 AND (a.status IS DISTINCT FROM h.status
+               OR a.holds IS DISTINCT FROM coalesce(h.fields -> 'holds', '[]')
                OR a.short_term_memory IS DISTINCT FROM coalesce(h.fields -> 'short_term_memory', '{{}}')
                OR {" OR ".join(f"a.{f} IS DISTINCT FROM h.fields ->> '{f}'" for f in _LIFECYCLE_FIELDS)})""",
     ),
@@ -110,6 +111,15 @@ INVARIANTS: dict[str, tuple[str, str]] = {
            UNION ALL
            SELECT u.agent_id FROM usage_entries u
            LEFT JOIN agents a ON a.id = u.agent_id AND a.project_id = u.project_id WHERE a.id IS NULL""",
+    ),
+    "I11": (
+        "an agent is paused exactly as long as it has a hold, one of each owner at most",
+        """SELECT a.id FROM agents a CROSS JOIN LATERAL (
+               SELECT min(CAST(h ->> 'until' AS timestamptz)) AS until, count(DISTINCT h ->> 'owner') AS owners
+               FROM jsonb_array_elements(a.holds) h
+           ) held
+           WHERE (a.status IS NOT DISTINCT FROM 'paused') <> (a.holds <> '[]')
+               OR a.hold_until IS DISTINCT FROM held.until OR held.owners <> jsonb_array_length(a.holds)""",
     ),
     "I10": (
         "a request belongs to one user and key, and what it made exists",

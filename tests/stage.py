@@ -104,7 +104,7 @@ def is_problem(answer: Any, status: int, code: str | None = None) -> bool:
     return bool(
         answer.status_code == said.get("status") == status
         and answer.mimetype == "application/problem+json"
-        and set(said) - {"command_id", "agent_id", "current_status", "allowed"} == members
+        and set(said) - {"command_id", "agent_id", "current_status", "allowed", "held_by"} == members
         and said["success"] is False
         and said["request_id"] == answer.headers["X-Request-ID"]
         and all(set(entry) == {"code", "message", "field"} and entry["message"] for entry in entries)

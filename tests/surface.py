@@ -8,7 +8,7 @@ from uuid import uuid4
 from flask_openapi3 import OpenAPI
 from werkzeug.test import TestResponse
 
-from orchestrator.models import metadata
+from orchestrator.columns import metadata
 from tests.stage import Api, Project, sql
 
 PREFIX = "/api/v1"

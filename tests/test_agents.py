@@ -64,6 +64,7 @@ def test_a_spawned_agent_has_every_field_of_the_contract_and_no_other(project: P
         "assigned_issues_count": 0,
         "cost_incurred": "0",
         "current_task": None,
+        "holds": [],
         "last_activity_at": None,
         "long_term_memory_ref": None,
         "name": "scout",

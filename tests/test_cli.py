@@ -114,6 +114,23 @@ def test_an_agents_life_from_the_command_line(orch: Orch, project: Project) -> N
     assert len(orch.json("agent", "history", a, "--limit", "2")) == 2
 
 
+def test_holds_are_placed_and_lifted_by_owner(orch: Orch, project: Project) -> None:
+    agent = project.spawn()["id"]
+
+    held = orch.json(
+        "agent", "pause", agent, "--owner", "budget", "--until", "2099-01-01T00:00:00Z", "--reason", "dear"
+    )
+    orch.json("agent", "pause", agent)
+    still = orch.json("agent", "resume", agent)
+    refused = orch("agent", "resume", agent)
+
+    (hold,) = held["holds"]
+    assert (hold["owner"], hold["until"], hold["reason"]) == ("budget", "2099-01-01T00:00:00Z", "dear")
+    assert (still["status"], still["holds"]) == ("paused", held["holds"])
+    assert (refused.exit_code, "budget" in refused.stderr) == (5, True)
+    assert orch.json("agent", "resume", agent, "--owner", "budget")["status"] == "idle"
+
+
 def test_agents_are_listed_as_far_as_asked(orch: Orch, project: Project) -> None:
     ids = [project.spawn(name=f"a{n}")["id"] for n in range(3)]
     project.in_status("paused", name="b")

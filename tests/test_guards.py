@@ -31,8 +31,8 @@ CLI_MAY_IMPORT = {"settings", "bootstrap", "embedded", "limits", "stack"}
 """The command line talks to the API like any client; what runs on this machine itself needs these."""
 
 FLOORS = """
-    errors settings states lifecycle diagram fields rows cursors columns logs link limits models
-    db pipeline verify orders keys access ledger idempotency accept decide record drain fleet queries
+    errors settings states lifecycle holds diagram fields rows cursors columns logs link limits models books
+    db pipeline verify orders keys access timers ledger idempotency accept decide record drain fleet queries
     directory upkeep bootstrap runner embedded stack
 """.split()  # noqa: SIM905  # a list of quotes would hide the order
 """Inside orchestrator/, a module imports only those named before it."""

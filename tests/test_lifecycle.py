@@ -43,6 +43,7 @@ def agent(status: Status | None, **more: Any) -> Agent:
             last_activity_at=THEN if born else None,
             terminated_at=THEN if status is Status.TERMINATED else None,
             updated_at=THEN,
+            holds=[{"id": str(ID), "owner": "manual"}] if status is Status.PAUSED else [],
         ),
         **more,
     )

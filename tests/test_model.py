@@ -61,7 +61,7 @@ class Agent:
     id: str
     status: str | None = None
     version: int = 0
-    fields: dict[str, Any] = field(default_factory=dict)
+    fields: dict[str, Any] = field(default_factory=lambda: {"holds": []})
     sent: list[Command] = field(default_factory=list)
     mailbox: list[Command] = field(default_factory=list)
     events: list[tuple[Any, ...]] = field(default_factory=list)
@@ -89,11 +89,17 @@ class Agent:
         if command.if_match not in (None, self.version):
             return "precondition_failed"
         wanted = dict(command.wanted)
+        owner = wanted.pop("owner", "manual")
         target = TARGETS.get(command.verb) or wanted.pop("status", self.status)
         stays = command.verb == "update" and target == self.status != "terminated"
-        happened = "update" if stays else TABLE[self.status].get(target)
+        joins = command.verb == "pause" and self.status == "paused" and owner not in self.fields["holds"]
+        happened = "pause" if joins else "update" if stays else TABLE[self.status].get(target)
         if happened is None or command.verb not in ("update", happened):
             return "invalid_transition"
+        if happened == "resume" and owner not in self.fields["holds"]:
+            return "held"
+        wanted |= self._held(happened, owner)
+        target = "paused" if happened == "resume" and wanted["holds"] else target
         wanted |= {"current_task": None, "session_id": None} if target == "terminated" else {}
         changes = {name: value for name, value in wanted.items() if self.fields.get(name) != value}
         if changes or not stays:
@@ -101,6 +107,12 @@ class Agent:
             self.events.append((self.version, happened, self.status, target, changes, command.id))
             self.status, self.fields = target, self.fields | changes
         return None
+
+    def _held(self, happened: str, owner: str) -> dict[str, list[str]]:
+        """Whose holds there are afterwards, where they change."""
+        others = [each for each in self.fields["holds"] if each != owner]
+        after = {"pause": [*others, owner], "resume": others, "terminate": []}
+        return {"holds": after[happened]} if happened in after else {}
 
     def take(self, entry: dict[str, Any]) -> tuple[bool, bool]:
         """Note an entry of usage, to be counted later: whether it repeats an earlier one, and contradicts it."""
@@ -131,8 +143,9 @@ FIELDS = st.fixed_dictionaries(
 
 MOVES = ["working", "working", "waiting", "waiting", "idle", "paused", "terminated"]
 VERBS = ["pause", "pause", "resume", "resume", "terminate"]
+HOLDS = [(verb, {"owner": owner}) for verb in ("pause", "resume") for owner in ("budget", "ops")]
 ORDERS = st.one_of(
-    st.sampled_from([("update", {"status": status}) for status in MOVES] + [(verb, {}) for verb in VERBS]),
+    st.sampled_from([("update", {"status": status}) for status in MOVES] + [(verb, {}) for verb in VERBS] + HOLDS),
     FIELDS.map(lambda body: ("update", body)),
 )
 """What an agent can be told. Ends are rare among it, for little can be told about an agent that has ended."""
@@ -284,6 +297,8 @@ class Fleet(RuleBasedStateMachine):
     def _compare_events(self, agent: Agent) -> None:
         found = self._all(f"agents/{agent.id}/events") if agent.status else []
         names = ("version", "verb", "before", "after", "changes", "command_id")
+        for event in found:
+            event["changes"] |= {k: _owners(v) for k, v in event["changes"].items() if k == "holds"}
         assert [tuple(event[name] for name in names) for event in found] == agent.events
 
     def _compare_metrics(self) -> None:
@@ -315,14 +330,18 @@ def _facts(shown: dict[str, Any]) -> tuple[Any, ...]:
     """What the model knows of an agent, as the API shows it."""
     names = ("status", "version", "name", "current_task", "session_id", "tasks_completed", "tokens_used")
     ended = shown["terminated_at"] is not None
-    return (*(shown[name] for name in names), Decimal(shown["cost_incurred"]), ended)
+    return (*(shown[name] for name in names), Decimal(shown["cost_incurred"]), ended, _owners(shown["holds"]))
+
+
+def _owners(holds: list[dict[str, Any]]) -> list[str]:
+    return [hold["owner"] for hold in holds]
 
 
 def _expected(agent: Agent) -> tuple[Any, ...]:
     """The same, as the model has it."""
     fields = (agent.fields.get(name) for name in ("name", "current_task", "session_id"))
     ended = agent.status == "terminated"
-    return (agent.status, agent.version, *fields, agent.tasks, agent.tokens, agent.cost, ended)
+    return (agent.status, agent.version, *fields, agent.tasks, agent.tokens, agent.cost, ended, agent.fields["holds"])
 
 
 def _ending(command: dict[str, Any]) -> tuple[str, int | None, str | None]:

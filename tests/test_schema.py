@@ -12,10 +12,11 @@ from sqlalchemy import Connection, create_engine, exc, text
 from sqlalchemy.dialects.postgresql.base import ischema_names
 
 from orchestrator import bootstrap
-from orchestrator.columns import Xid8
+from orchestrator.columns import Xid8, metadata
+from orchestrator.db import Guard, begin
 from orchestrator.lifecycle import COMMANDS, Status, Verb
-from orchestrator.models import agents
 from orchestrator.states import IssueStatus, ProjectStatus, State
+from tests.stage import Project, run, settle, sql, violations
 
 CHECKS: dict[str, tuple[StrEnum, ...]] = {
     "ck_agents_status": tuple(Status),
@@ -43,7 +44,7 @@ def test_the_migrations_make_what_the_models_say(migrated: Connection, monkeypat
     monkeypatch.setitem(ischema_names, "xid8", Xid8)  # SQLAlchemy does not know it
     context = MigrationContext.configure(migrated, opts={"compare_server_default": True})
 
-    assert compare_metadata(context, agents.metadata) == []
+    assert compare_metadata(context, metadata) == []
     assert bootstrap.revision(migrated) == bootstrap.head()
 
 
@@ -84,6 +85,9 @@ def test_a_check_holds_the_words_of_its_enum(migrated: Connection) -> None:
         "UPDATE agents SET version = 0",
         "UPDATE agents SET tokens_used = -1",
         "UPDATE agents SET cost_incurred = -0.0000000001",
+        "UPDATE agents SET status = 'paused'",
+        """UPDATE agents SET holds = '[{"owner": "manual"}]'""",
+        "UPDATE agents SET hold_until = now()",
     ],
 )
 def test_the_database_refuses_nonsense(migrated: Connection, nonsense: str) -> None:
@@ -91,6 +95,27 @@ def test_the_database_refuses_nonsense(migrated: Connection, nonsense: str) -> N
 
     with pytest.raises(exc.IntegrityError):
         migrated.execute(text(nonsense))
+
+
+def test_who_is_paused_already_is_held_by_hand_after_the_migration(quiet: Project) -> None:
+    agents = [quiet.born() for _ in range(3)]
+    for agent, verbs in zip(agents, (["pause"], ["pause", "resume"], []), strict=True):
+        for verb in verbs:
+            quiet.send(agent, verb, reason="lunch")
+    settle()
+    with begin(Guard.TOOL) as db:
+        config = bootstrap.alembic_config()
+        config.attributes["connection"] = db
+        run(db, "UPDATE events SET changes = changes - 'holds'")  # as they were written before there were holds
+        command.downgrade(config, "0001")
+        command.upgrade(config, "head")
+
+    holds = {str(row.id): [(h["owner"], h["reason"]) for h in row.holds] for row in sql("SELECT id, holds FROM agents")}
+    assert holds == dict(zip(agents, ([("manual", "lunch")], [], []), strict=True))
+    assert violations() == {}
+    quiet.send(agents[0], "resume")
+    settle()
+    assert quiet.api.get(quiet.agent(agents[0])).json["status"] == "idle"  # type: ignore[index]
 
 
 AN_AGENT = """

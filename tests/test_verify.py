@@ -33,6 +33,7 @@ FALSIFIED = {
         SELECT gen_random_uuid(), 'other', 'Other', owner_id FROM projects LIMIT 1;
         UPDATE commands SET project_id = (SELECT id FROM projects WHERE slug = 'other') WHERE verb = 'spawn'
     """,
+    "I11": """UPDATE agents SET holds = holds || holds WHERE status = 'paused'""",
     "I10": "UPDATE requests SET command_id = gen_random_uuid()",
 }
 """What a hand without the right to it might write, and which invariant must notice."""

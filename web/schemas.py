@@ -26,6 +26,24 @@ class Shape(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
 
+class Actor(Shape):
+    """Who asked: a user, or the system itself."""
+
+    type: Literal["user", "system"]
+    id: UUID | None
+
+
+class Hold(Shape):
+    """One reason for which an agent is paused; `until`, it is lifted by itself."""
+
+    id: UUID
+    owner: str
+    reason: str | None
+    until: datetime | None
+    placed_by: Actor
+    placed_at: datetime
+
+
 class Agent(Shape):
     """An agent. `version` counts its lifecycle events, not its usage."""
 
@@ -50,6 +68,7 @@ class Agent(Shape):
     project_name: str
     project_slug: str
     assigned_issues_count: int
+    holds: list[Hold]
     version: int
 
 
@@ -90,13 +109,6 @@ class Terminated(Shape):
 
     success: bool
     message: str
-
-
-class Actor(Shape):
-    """Who asked: a user, or the system itself."""
-
-    type: Literal["user", "system"]
-    id: UUID | None
 
 
 class CommandError(Shape):

@@ -5,7 +5,7 @@ from typing import Any
 
 from kombu.exceptions import OperationalError
 
-from orchestrator import logs, queries, upkeep
+from orchestrator import logs, queries, timers, upkeep
 from orchestrator.db import Guard, begin
 from orchestrator.drain import Drainer
 from orchestrator.errors import Unavailable
@@ -57,10 +57,11 @@ def prune(**_: Any) -> dict[str, int]:
 
 
 def ring_for_overdue() -> bool:
-    """Publish a drain, without a look at the bell's flag, if anything has waited too long; whether it did."""
+    """Send what has become due by itself, and publish a drain, without a look at the bell's flag, for that or for
+    anything that has waited too long; whether it did."""
     try:
         with begin(Guard.DRAIN) as db:
-            overdue = queries.overdue(db)
+            overdue = bool(timers.lift_due_holds(db)) or queries.overdue(db)
         if overdue:
             bell.publish(expires=bell.SWEPT_SECONDS)
     except (Unavailable, OperationalError, OSError) as error:

@@ -100,22 +100,25 @@ def spawn(
 
 @agent.command()
 @click.argument("agent_id", metavar="AGENT")
+@click.option("--owner", help="Whose hold it is; manual where nobody is named.")
+@click.option("--until", help="When it is lifted by itself, such as 2026-01-31T12:00:00Z.")
 @in_project
 @mutation
 @command
-def pause(session: Session, agent_id: str, project: str, manner: Manner) -> None:
-    """Stop an agent until it is resumed."""
-    _send(session, "POST", f"{_path(session, project, agent_id)}/pause", {}, manner)
+def pause(session: Session, agent_id: str, project: str, manner: Manner, **hold: Any) -> None:
+    """Stop an agent: put a hold on it, until that is lifted."""
+    _send(session, "POST", f"{_path(session, project, agent_id)}/pause", _given(hold), manner)
 
 
 @agent.command()
 @click.argument("agent_id", metavar="AGENT")
+@click.option("--owner", help="Whose hold to lift; the manual one where nobody is named.")
 @in_project
 @mutation
 @command
-def resume(session: Session, agent_id: str, project: str, manner: Manner) -> None:
-    """Let a paused agent go on, as idle."""
-    _send(session, "POST", f"{_path(session, project, agent_id)}/resume", {}, manner)
+def resume(session: Session, agent_id: str, project: str, manner: Manner, **hold: Any) -> None:
+    """Lift a hold; after the last one the agent goes on, as idle."""
+    _send(session, "POST", f"{_path(session, project, agent_id)}/resume", _given(hold), manner)
 
 
 @agent.command()

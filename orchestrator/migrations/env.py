@@ -2,11 +2,12 @@
 
 from alembic import context
 
-from orchestrator.models import agents
+from orchestrator import books, models  # noqa: F401  # whose tables it compares with
+from orchestrator.columns import metadata
 
 context.configure(
     connection=context.config.attributes["connection"],
-    target_metadata=agents.metadata,
+    target_metadata=metadata,
     compare_server_default=True,
 )
 with context.begin_transaction():
