@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from multiprocessing.connection import wait
 from pathlib import Path
 from subprocess import DEVNULL, TimeoutExpired
 from threading import Event, Thread
@@ -60,14 +59,18 @@ class Child(Process):  # type: ignore[misc]
     It leaves a note of the program and of itself, so that the next start can clear away what outlived its parent.
     """
 
-    def __init__(self, program: Program, notes: Path, command: list[str], **options: Any) -> None:
+    def __init__(
+        self, program: Program, notes: Path, lifeline: tuple[int, int], command: list[str], **options: Any
+    ) -> None:
         super().__init__(command, **options)
         self.program = program
         self.note = notes / f"{program.name}.json"
+        self._lifeline, self._parents_end = lifeline
 
     def run(self, events: Any = None, ignore_signals: bool = False) -> None:
         """The life of the watching process."""
         del ignore_signals
+        os.close(self._parents_end)
         self._events = events
         self._stopping = Event()
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches everyone; the manager tells us
@@ -109,10 +112,8 @@ class Child(Process):  # type: ignore[misc]
         _kill_group(pid)
 
     def _follow_parent(self) -> None:
-        parent = multiprocessing.parent_process()
-        if parent is not None:
-            wait([parent.sentinel])
-            os.kill(os.getpid(), signal.SIGTERM)
+        os.read(self._lifeline, 1)  # nobody writes: it ends when the parent does
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 class Keeper(Manager):  # type: ignore[misc]
@@ -121,6 +122,9 @@ class Keeper(Manager):  # type: ignore[misc]
     def __init__(self, notes: Path, **options: Any) -> None:
         super().__init__(**options)
         self._notes = notes
+        # Not multiprocessing's sentinel of the parent: the writing end of each is inherited by the watchers started
+        # later, so that it lived on until they had ended, one after the other.
+        self._lifeline = os.pipe()
         self._asked_to_stop = False
         for signum in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signum, self._ask_to_stop)
@@ -133,7 +137,7 @@ class Keeper(Manager):  # type: ignore[misc]
     def begin(self, programs: Iterable[Program]) -> None:
         """Start these programs, each with its watcher."""
         for program in programs:
-            self._process_ctor = partial(Child, program, self._notes)
+            self._process_ctor = partial(Child, program, self._notes, self._lifeline)
             self.add_process(program.name, program.command)
             entry = self._processes[program.name]
             entry["process"] = multiprocessing.Process(name=program.name, target=entry["obj"].run, args=(self.events,))
@@ -172,11 +176,11 @@ class Keeper(Manager):  # type: ignore[misc]
 
 
 def clear_away(notes: Path) -> None:
-    """End what an earlier start left running: watchers that are about to end anyway, programs without one."""
+    """End what an earlier start left running: watchers first, since they would start again what ends before them."""
     found = [json.loads(text) for file in notes.glob("*.json") if (text := _read(file))]
     programs = [process for note in found if (process := _living(*note["program"]))]
     watchers = [process for note in found if (process := _living(*note["watcher"]))]
-    for process in programs:
+    for process in watchers + programs:
         with suppress(psutil.NoSuchProcess):
             process.terminate()
     psutil.wait_procs(programs + watchers, timeout=PATIENCE_SECONDS)

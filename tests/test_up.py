@@ -212,6 +212,18 @@ def test_without_its_parent_nothing_lives_on(own_home: Path) -> None:
         eventually(lambda: not killed.living(), 15)
 
 
+def test_without_its_parent_each_program_ends_by_itself_however_its_siblings_fare(own_home: Path) -> None:
+    with stack(own_home) as killed:
+        flower = killed.pid("flower")
+        frozen = psutil.Process(flower).parent()
+        assert frozen is not None
+        frozen.suspend()
+
+        killed.process.kill()
+
+        eventually(lambda: {process.pid for process in killed.living()} == {flower, frozen.pid}, 8)
+
+
 def test_two_stacks_run_side_by_side_but_not_in_one_home(own_home: Path) -> None:
     with stack(own_home) as one, stack(own_home.with_name("other")) as two:
         agent = one.spawn()
