@@ -1,7 +1,7 @@
 """From caller and order to a committed command row. It judges nothing that can still change; the drain does."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection, Row, text
@@ -23,6 +23,15 @@ class Accepted:
     replayed: bool = False
 
 
+class Conditions(NamedTuple):
+    """What must hold when a command is applied: the agent's version, the epoch of its lease."""
+
+    precondition: int | None = None
+    epoch: int | None = None
+
+
+ALWAYS = Conditions()
+
 # Each statement is built once, in two forms: with an Idempotency-Key the request row comes first, and whoever
 # loses the race for it inserts nothing at all.
 _CLAIM_KEY = """
@@ -34,9 +43,27 @@ _CLAIM_KEY = """
 
 _COMMAND = """
     command AS (
-        INSERT INTO commands (id, project_id, agent_id, verb, payload, reason, actor_id, precondition)
-        SELECT :id, place.project_id, place.agent_id, :verb, :payload, :reason, :user, :precondition
+        INSERT INTO commands (id, project_id, agent_id, verb, payload, reason, actor_id, precondition, epoch)
+        SELECT :id, place.project_id, place.agent_id, :verb, :payload, :reason, :user, :precondition, :epoch
         FROM place{ours} RETURNING *
+    )"""
+
+# An immediate stop ends the lease at its acceptance. A row even where there was none: so that a grant which does not
+# see the command yet waits here, or is seen. That the lease is over is said as of any other: the stop itself may yet be
+# refused or cancelled, and another one wait for this process.
+_FENCE = """,
+    fence AS (
+        INSERT INTO leases AS l (agent_id, project_id, ended_at, ended_by)
+        SELECT agent_id, project_id, now(), 'fence' FROM command
+        ON CONFLICT (agent_id) DO UPDATE SET epoch = l.epoch + 1,
+            ended_at = coalesce(l.ended_at, excluded.ended_at), ended_by = coalesce(l.ended_by, excluded.ended_by)
+        RETURNING l.id, l.agent_id, l.project_id, l.epoch - 1 AS epoch, l.ended_at
+    ), settle AS (
+        INSERT INTO commands (id, project_id, agent_id, verb, payload, reason, actor_type, cause)
+        SELECT :settle_id, project_id, agent_id, 'settle', jsonb_build_object('by', 'no_lease'), 'lease_fenced',
+            'system', 'lease:' || id || ':' || epoch
+        FROM fence WHERE id IS NOT NULL AND ended_at = now()
+        ON CONFLICT (cause) WHERE cause IS NOT NULL DO NOTHING
     )"""
 
 _AGENT_PLACE = """
@@ -74,6 +101,7 @@ def _statements(place: str, then: str = "") -> dict[bool, Any]:
 
 
 _ACCEPT = _statements(_AGENT_PLACE)
+_ACCEPT_AND_FENCE = _statements(_AGENT_PLACE, _FENCE)
 _SPAWN = _statements(_SPAWN_PLACE, _UNBORN)
 
 _COMMAND_BY_ID = text("SELECT * FROM commands WHERE id = :id")
@@ -102,15 +130,16 @@ def accept(
     order: Order,
     *,
     once: Once | None = None,
-    precondition: int | None = None,
+    conditions: Conditions = ALWAYS,
 ) -> Accepted:
-    """One command for an agent that exists, in one statement.
+    """One command for an agent that exists, in one statement. An immediate stop ends the agent's lease with it.
 
     Raises NotFound for a project or agent the caller cannot see, KeyReused when `once` belongs to another request,
     Invalid for a pause until a time that has passed.
     """
-    values = _values(caller, project_id, agent_id, order, once) | {"precondition": precondition}
-    row = db.execute(_ACCEPT[once is not None], values).one_or_none()
+    values = _values(caller, project_id, agent_id, order, once) | conditions._asdict()
+    statements = _ACCEPT_AND_FENCE if order.fences else _ACCEPT
+    row = db.execute(statements[once is not None], values).one_or_none()
     if row is not None:
         return Accepted(row)
     access.enter(db, caller, project_id)
@@ -130,7 +159,7 @@ def spawn(db: Connection, caller: Caller, project_id: UUID, order: Spawn, *, onc
     _check_same_project(project_id, order)
     if order.unique_name and (replayed := _reserve_name(db, caller, project_id, order, once)):
         return replayed
-    values = _values(caller, project_id, uuid7(), order, once) | _born_with(order) | {"precondition": None}
+    values = _values(caller, project_id, uuid7(), order, once) | _born_with(order) | ALWAYS._asdict()
     row = db.execute(_SPAWN[once is not None], values).one_or_none()
     if row is not None:
         return Accepted(row)
@@ -173,6 +202,7 @@ def _values(caller: Caller, project_id: UUID, agent_id: UUID, order: Order, once
     payload = order.payload()
     return {
         "id": uuid7(),
+        "settle_id": uuid7(),
         "user": caller.user_id,
         "superuser": caller.is_superuser,
         "project": project_id,

@@ -30,6 +30,21 @@ and `until`; a resume lifts that owner's.
 - When `until` has passed the system lifts the hold, within two seconds, by a command of its own that nobody can cancel.
 - A PATCH places and lifts the manual hold. Terminate lifts them all.
 
+## The two stages of a stop
+
+A pause or a terminate is *applied* when the status has changed, and *quiesced* when the agent's process stands still,
+or can no longer write. The agent and the commands that stopped it say since when (`quiesced_at`) and how that is known
+(`quiesced_by`: ack, release, expiry or no_lease). Where no process holds the agent's lease both are one moment.
+
+- The second stage is no event, and keeps the version: the agent has not moved.
+- A stop that meets one under way joins it: the hardest `mode` and the earliest `deadline` count.
+- When the last hold is lifted the agent goes on, whether or not its process has stood still; `quiesced_at` is empty
+  again.
+- A process that is gone leaves no agent at work: from working or waiting it is put to rest by the system, with a reason
+  that begins with `lease_`.
+
+[running.md](running.md) tells what processes do and are told.
+
 ## What is true of every move
 
 - It raises the agent's `version` by one and writes one event with verb, before, after, actor and reason.

@@ -10,13 +10,15 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from orchestrator import record
-from orchestrator.decide import Agent, Command, Outcome, decide
+from orchestrator.decide import Agent, Command, Moment, Outcome, decide
 from orchestrator.errors import Dead
+from orchestrator.lease_tables import LIVE
 from orchestrator.ledger import fold
 from orchestrator.lifecycle import Status, Verb
 from orchestrator.pipeline import together
 from orchestrator.record import Changes
 from orchestrator.rows import jsonb
+from orchestrator.stops import Cause, Lease, Stage
 
 MAILBOX, LETTERS = 50, 2_000
 """Commands taken per batch: from one agent's mailbox, so that one busy agent does not fill a batch; and from all
@@ -46,9 +48,11 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What the claimed agents and their mailboxes looked like after the lock, and the database's time then."""
+    """What the claimed agents, their leases and their mailboxes looked like after the lock, and the database's time
+    then."""
 
     agents: dict[UUID, Agent]
+    leases: dict[UUID, Lease]
     mail: dict[UUID, list[Command]]
     at: datetime
 
@@ -68,8 +72,8 @@ class Batch:
 
     @property
     def closed(self) -> list[UUID]:
-        """The commands this batch closed."""
-        return [outcome.command.id for outcome in self.outcomes]
+        """The commands this batch closed, and those whose process it found standing still."""
+        return [id_ for outcome in self.outcomes for id_ in (outcome.command.id, *outcome.quiesced)]
 
 
 # The LIMIT stands outside the lock: inside a subquery, one locked agent with a long mailbox would fill it, and the
@@ -89,23 +93,33 @@ _CLAIM_USAGE = text("""
 _CLAIM_ONE = text("SELECT id FROM agents WHERE id = :agent FOR NO KEY UPDATE SKIP LOCKED")
 
 # Read after the lock, in statements of their own: a READ COMMITTED snapshot from before it could be too old.
-_AGENTS = text("""
-    SELECT id, project_id, status, version, name, current_task, short_term_memory, long_term_memory_ref, session_id,
-        last_activity_at, terminated_at, updated_at, holds
-    FROM agents WHERE id = ANY(CAST(:ids AS uuid[]))
+# A lease that was read here cannot be fenced or granted anew before this transaction ends: so from the acceptance of an
+# immediate stop on, nothing of an old epoch is written. A beat need not wait for us. In the order of ids, as everybody
+# locks leases. Twice: locked before the mailboxes, so that whoever is seen to be fenced has the stop that did it in
+# there; and read after them, with the agents, so that a word in there (that a process stands still, or is gone) is not
+# judged by what was true before it.
+_LEASES = text("SELECT 1 FROM leases WHERE agent_id = ANY(CAST(:ids AS uuid[])) ORDER BY agent_id FOR KEY SHARE")
+_AGENTS = text(f"""
+    SELECT a.id, a.project_id, status, version, name, current_task, short_term_memory, long_term_memory_ref, session_id,
+        last_activity_at, terminated_at, updated_at, holds, stop, quiesced_at, quiesced_by, clock_timestamp() AS now,
+        lease.epoch, lease.live, lease.acked
+    FROM agents a LEFT JOIN LATERAL (
+        SELECT l.epoch, {LIVE} AS live, l.acked_at IS NOT NULL AS acked FROM leases l WHERE l.agent_id = a.id
+        FOR KEY SHARE
+    ) lease ON true
+    WHERE a.id = ANY(CAST(:ids AS uuid[]))
 """)
 _MAILBOXES = text("""
     SELECT c.*
     FROM unnest(CAST(:ids AS uuid[])) AS mine (id)
     CROSS JOIN LATERAL (
-        SELECT id, agent_id, verb, payload, reason, actor_type, actor_id, precondition, seq
+        SELECT id, agent_id, verb, payload, reason, actor_type, actor_id, precondition, epoch, created_at, seq
         FROM commands
         WHERE agent_id = mine.id AND state = 'queued' AND (CAST(:only AS uuid) IS NULL OR id = :only)
         ORDER BY seq LIMIT :most
     ) c
     ORDER BY c.seq
 """)
-_NOW = text("SELECT clock_timestamp() AS now")
 
 _COUNT_ATTEMPT = text("""
     UPDATE commands SET attempts = attempts + 1
@@ -130,6 +144,8 @@ class Drainer:
         """Empty the mailboxes of the claimed agents, but for the bounds of a batch, and count their usage; the caller
         commits. With `only`, no command but that one is touched.
         """
+        if not claim.agents:
+            return Batch(claim)
         load = _load(db, claim, only)
         after, outcomes = _decide(load)
         sums = fold(db, claim.usage)
@@ -177,23 +193,27 @@ def bury(db: Connection, command_id: UUID, task_id: str | None) -> bool:
 def _load(db: Connection, claim: Claim, only: UUID | None) -> Load:
     ids = claim.agents
     most = max(1, min(MAILBOX, LETTERS // (len(ids) or 1)))
-    found, letters, clock = together(
-        db, (_AGENTS, {"ids": ids}), (_MAILBOXES, {"ids": ids, "most": most, "only": only}), (_NOW, {})
-    )
+    mailboxes = {"ids": ids, "most": most, "only": only}
+    _, letters, agents = together(db, (_LEASES, {"ids": ids}), (_MAILBOXES, mailboxes), (_AGENTS, {"ids": ids}))
+    found = agents.fetchall()
+    leases = {row.id: Lease(row.epoch, row.live, row.acked) for row in found if row.epoch is not None}
     mail: dict[UUID, list[Command]] = defaultdict(list)
     for row in letters:
         mail[row.agent_id].append(_command(row))
-    return Load({row.id: _agent(row._asdict()) for row in found}, mail, clock.fetchall()[0].now)
+    return Load({row.id: _agent(row._asdict()) for row in found}, leases, mail, found[0].now)
 
 
 def _agent(row: dict[str, Any]) -> Agent:
-    return Agent(**row | {"status": row["status"] and Status(row["status"])})
+    fields = {name: row[name] for name in Agent.__slots__ if name != "stage"}
+    stage = Stage(row["stop"], row["quiesced_at"], row["quiesced_by"] and Cause(row["quiesced_by"]))
+    return Agent(**fields | {"status": row["status"] and Status(row["status"]), "stage": stage})
 
 
 def _command(row: Any) -> Command:
     return Command(
-        row.id, row.agent_id, Verb(row.verb), row.payload, row.reason, row.actor_type, row.actor_id, row.precondition
-    )
+        row.id, row.agent_id, Verb(row.verb), row.payload, row.reason, row.actor_type, row.actor_id, row.precondition,
+        row.epoch, row.created_at,
+    )  # fmt: skip
 
 
 def _decide(load: Load) -> tuple[dict[UUID, Agent], list[Outcome]]:
@@ -201,6 +221,6 @@ def _decide(load: Load) -> tuple[dict[UUID, Agent], list[Outcome]]:
     after: dict[UUID, Agent] = {}
     outcomes: list[Outcome] = []
     for id_, agent in load.agents.items():
-        after[id_], ended = decide(agent, load.mail.get(id_, ()), load.at)
+        after[id_], ended = decide(agent, load.mail.get(id_, ()), Moment(load.at, load.leases.get(id_)))
         outcomes += ended
     return after, outcomes

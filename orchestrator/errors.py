@@ -89,6 +89,18 @@ class Held(Problem):
     status, code, title = 409, "held", "Held"
 
 
+class LeaseHeld(Problem):
+    """Another process holds the agent's lease."""
+
+    status, code, title = 409, "lease_held", "Lease held"
+
+
+class Fenced(Problem):
+    """This lease is over; whoever held it may not write any more."""
+
+    status, code, title = 409, "fenced", "Fenced"
+
+
 class PreconditionFailed(Problem):
     """The agent has another version than If-Match names."""
 
@@ -144,7 +156,7 @@ class Unavailable(Problem):
 
 
 _BY_CODE: dict[str, type[Problem]] = {
-    kind.code: kind for kind in (Problem, NotFound, Conflict, Refused, Held, PreconditionFailed, Forbidden)
+    kind.code: kind for kind in (Problem, NotFound, Conflict, Refused, Held, Fenced, PreconditionFailed, Forbidden)
 }
 
 

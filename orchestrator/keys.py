@@ -12,24 +12,43 @@ from sqlalchemy import Connection, Row, text
 from uuid_utils.compat import uuid7
 
 from orchestrator.errors import Forbidden, Unauthenticated
+from orchestrator.lease_tables import LOST_AT
 
 CACHE_SECONDS = 1.0
 """How long a revoked key may live on in a process that has just used it."""
 
+TENURE_CACHE_SECONDS = 30.0
+"""The same for the token of a lease, whose epoch is looked at with every use: so long can a user who has been made
+inactive be answerable for it."""
+
 CACHE_SIZE = 10_000
+
+TOKEN_PREFIX = "orchl_"  # noqa: S105  # how the token of a lease begins is no secret
+TOKEN_OUTLIVES = "1 hour"  # noqa: S105  # nor is how long after its lease it is good for usage
+
+
+@dataclass(frozen=True, slots=True)
+class Tenure:
+    """What the token of a lease stands for: one agent, one epoch."""
+
+    agent_id: UUID
+    project_id: UUID
+    epoch: int
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The user behind a request, and the key it came with."""
+    """The user behind a request, and the key it came with; or, with a tenure, the process of an agent, and the user who
+    took the lease for it."""
 
     user_id: UUID
     email: str
     is_superuser: bool
     is_active: bool
-    key_id: UUID
+    key_id: UUID | None
     key_name: str
     key_prefix: str
+    tenure: Tenure | None = None
 
 
 _LOOK_UP = text("""
@@ -38,6 +57,13 @@ _LOOK_UP = text("""
         coalesce(k.last_used_at < now() - interval '1 minute', true) AS stale
     FROM api_keys k JOIN users u ON u.id = k.user_id
     WHERE k.hash = :hash AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now())
+""")
+
+_LOOK_UP_TOKEN = text(f"""
+    SELECT u.id AS user_id, u.email, u.is_superuser, u.is_active, NULL AS key_id, 'lease' AS key_name, '' AS key_prefix,
+        t.agent_id, l.project_id, t.epoch, false AS stale
+    FROM lease_tokens t JOIN users u ON u.id = t.user_id JOIN leases l ON l.agent_id = t.agent_id
+    WHERE t.hash = :hash AND coalesce(t.ended_at, l.ended_at, {LOST_AT}) > now() - interval '{TOKEN_OUTLIVES}'
 """)
 
 _TOUCH = text("""
@@ -62,24 +88,26 @@ class KeyRing:
     def recall(self, key: str) -> Caller | None:
         """The caller, if this process looked the key up less than a second ago."""
         with self._lock:
-            until, caller = self._seen.get(_digest(key), (0.0, None))
+            until, caller = self._seen.get(digest(key), (0.0, None))
         return caller if time.monotonic() < until else None
 
     def look_up(self, db: Connection, key: str) -> Caller:
-        """The caller behind a key, from the database.
+        """The caller behind a key or the token of a lease, from the database.
 
         Raises Unauthenticated when it is unknown, revoked or expired, Forbidden when its user is inactive.
         """
         began = time.monotonic()
-        row = db.execute(_LOOK_UP, {"hash": _digest(key)}).mappings().one_or_none()
+        sought = _LOOK_UP_TOKEN if key.startswith(TOKEN_PREFIX) else _LOOK_UP
+        row = db.execute(sought, {"hash": digest(key)}).mappings().one_or_none()
         if row is None:
             raise Unauthenticated
-        caller = Caller(**{name: row[name] for name in Caller.__slots__})
+        caller = _caller(dict(row))
         if not caller.is_active:
             raise Forbidden(f"user {caller.user_id} is inactive")
         if row["stale"]:
             db.execute(_TOUCH, {"id": caller.key_id})
-        self._remember(_digest(key), began + CACHE_SECONDS, caller)
+        good_for = CACHE_SECONDS if caller.tenure is None else TENURE_CACHE_SECONDS
+        self._remember(digest(key), began + good_for, caller)
         return caller
 
     def _remember(self, digest: bytes, until: float, caller: Caller) -> None:
@@ -93,9 +121,16 @@ def issue(db: Connection, user_id: UUID, name: str, expires_at: Any = None) -> t
     """A new key for a user: its row, and the secret, which is nowhere else from now on."""
     prefix = secrets.token_hex(4)
     key = f"orch_{prefix}_{secrets.token_urlsafe(32)}"
-    values = {"id": uuid7(), "user": user_id, "name": name, "prefix": prefix, "hash": _digest(key)}
+    values = {"id": uuid7(), "user": user_id, "name": name, "prefix": prefix, "hash": digest(key)}
     return db.execute(_INSERT, values | {"expires_at": expires_at}).one(), key
 
 
-def _digest(key: str) -> bytes:
+def _caller(row: dict[str, Any]) -> Caller:
+    names = {slot for slot in Caller.__slots__ if slot != "tenure"}
+    tenure = Tenure(row["agent_id"], row["project_id"], row["epoch"]) if "epoch" in row else None
+    return Caller(**{name: row[name] for name in names}, tenure=tenure)
+
+
+def digest(key: str) -> bytes:
+    """What is kept of a key or a token."""
     return sha256(key.encode(errors="surrogateescape")).digest()

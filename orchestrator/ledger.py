@@ -18,6 +18,9 @@ from orchestrator.rows import columns
 ReportId = Annotated[str, Field(min_length=1, max_length=128)]
 Label = Annotated[str, Field(max_length=200)]
 
+ENTRIES = 1_000
+"""At most in one report."""
+
 FOLD_PER_AGENT, FOLD_AT_MOST = 2_000, 20_000
 """Entries folded per batch: a million unfolded ones must not outlast the transaction's time-out."""
 
@@ -47,13 +50,13 @@ class AgentEntry(Entry):
 class AgentReport(Body):
     """Up to 1,000 entries of one agent."""
 
-    entries: Annotated[list[Entry], Field(min_length=1, max_length=1000)]
+    entries: Annotated[list[Entry], Field(min_length=1, max_length=ENTRIES)]
 
 
 class ProjectReport(Body):
     """Up to 1,000 entries of any agents of a project."""
 
-    entries: Annotated[list[AgentEntry], Field(min_length=1, max_length=1000)]
+    entries: Annotated[list[AgentEntry], Field(min_length=1, max_length=ENTRIES)]
 
 
 @dataclass(frozen=True, slots=True)

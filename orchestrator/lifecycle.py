@@ -17,7 +17,7 @@ class Status(StrEnum):
 
 
 class Verb(StrEnum):
-    """What can happen to an agent. Callers send the commands among them; events know all."""
+    """What can happen to an agent. Callers send the commands among them; events know all but settle."""
 
     SPAWN = "spawn"
     WORK = "work"
@@ -27,6 +27,7 @@ class Verb(StrEnum):
     RESUME = "resume"
     TERMINATE = "terminate"
     UPDATE = "update"
+    SETTLE = "settle"
 
 
 IDLE, WORKING, WAITING, PAUSED, TERMINATED = Status
@@ -40,10 +41,17 @@ MOVES: dict[Verb, dict[Status | None, Status]] = {
     Verb.RESUME: {PAUSED: IDLE},
     Verb.TERMINATE: dict.fromkeys((IDLE, WORKING, WAITING, PAUSED), TERMINATED),
 }
-"""Every change of status there is, keyed by verb. `update` is absent: it moves by one of the others, or not at all."""
+"""Every change of status there is, keyed by verb. `update` and `settle` are absent: they move by one of
+the others, or not at all."""
 
 COMMANDS = (Verb.SPAWN, Verb.PAUSE, Verb.RESUME, Verb.TERMINATE, Verb.UPDATE)
 """The verbs a caller can send."""
+
+SYSTEM_COMMANDS = (Verb.SETTLE,)
+"""The verbs only the system sends: settle says that the process behind an agent stands still, or is gone."""
+
+EVENTS = tuple(verb for verb in Verb if verb not in SYSTEM_COMMANDS)
+"""The verbs an event can have."""
 
 _EDGES: dict[tuple[Status | None, Status], Verb] = {
     (before, after): verb for verb, moves in MOVES.items() for before, after in moves.items()

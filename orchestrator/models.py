@@ -21,8 +21,9 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 
 from orchestrator.columns import MONEY, Xid8, created, metadata, one_of, time
-from orchestrator.lifecycle import COMMANDS, Status, Verb
-from orchestrator.states import IssueStatus, ProjectStatus, State
+from orchestrator.lifecycle import COMMANDS, EVENTS, SYSTEM_COMMANDS, Status
+from orchestrator.states import ActorType, IssueStatus, ProjectStatus, State
+from orchestrator.stops import Cause
 
 users = Table(
     "users",
@@ -93,15 +94,25 @@ agents = Table(
     time("updated_at", nullable=False, server_default=func.now()),
     Column("holds", JSONB, nullable=False, server_default=text("'[]'::jsonb")),
     time("hold_until"),
+    Column("stop", JSONB),
+    time("quiesced_at"),
+    Column("quiesced_by", Text),
     one_of("status", Status, "status"),
     CheckConstraint("(status = 'paused') = (holds <> '[]')", name="held"),
     CheckConstraint("hold_until IS NULL OR holds <> '[]'", name="hold_until"),
+    CheckConstraint(
+        "(status IS NOT NULL AND status IN ('paused', 'terminated')) = (num_nonnulls(stop, quiesced_at) = 1)",
+        name="stopped",
+    ),
+    CheckConstraint("(quiesced_at IS NULL) = (quiesced_by IS NULL)", name="quiesced"),
+    one_of("quiesced_by", Cause, "quiesced_by"),
     CheckConstraint("(status IS NULL) = (version = 0)", name="born"),
     CheckConstraint("(status IS NOT DISTINCT FROM 'terminated') = (terminated_at IS NOT NULL)", name="terminated"),
     CheckConstraint("tasks_completed >= 0 AND tokens_used >= 0 AND cost_incurred >= 0", name="counters"),
     Index("ix_agents_page", "project_id", "created_at", "id"),
     Index("ix_agents_status_page", "project_id", "status", "created_at", "id"),
     Index("ix_agents_hold_until", "hold_until", postgresql_where=text("hold_until IS NOT NULL")),
+    Index("ix_agents_stop", "id", postgresql_where=text("stop IS NOT NULL")),
     Index("ix_agents_name", "project_id", "name", postgresql_ops={"name": "text_pattern_ops"}),
     postgresql_with={"fillfactor": "80"},
 )
@@ -147,11 +158,16 @@ commands = Table(
     created(),
     time("closed_at"),
     Column("cause", Text),
+    Column("epoch", BigInteger),
+    time("quiesced_at"),
+    Column("quiesced_by", Text),
     one_of("state", State, "state"),
-    one_of("verb", COMMANDS, "verb"),
+    one_of("verb", (*COMMANDS, *SYSTEM_COMMANDS), "verb"),
     CheckConstraint("(state = 'queued') = (closed_at IS NULL)", name="closed"),
-    one_of("actor_type", ("user", "system"), "actor_type"),
-    CheckConstraint("(actor_type = 'user') = (actor_id IS NOT NULL)", name="actor"),
+    one_of("actor_type", ActorType, "actor_type"),
+    CheckConstraint("(actor_type = 'system') = (actor_id IS NULL)", name="actor"),
+    CheckConstraint("(quiesced_at IS NULL) = (quiesced_by IS NULL)", name="quiesced"),
+    one_of("quiesced_by", Cause, "quiesced_by"),
     Index("ix_commands_queue", "lane", "turn", "seq", postgresql_where=text("state = 'queued'")),
     Index("ix_commands_mailbox", "agent_id", "seq", postgresql_where=text("state = 'queued'")),
     Index("ix_commands_page", "project_id", "seq"),
@@ -189,7 +205,7 @@ events = Table(
     Column("reason", Text),
     time("at", nullable=False),
     Column("xid", Xid8, nullable=False, server_default=text("pg_current_xact_id()")),
-    one_of("verb", tuple(Verb), "verb"),
+    one_of("verb", EVENTS, "verb"),
     one_of("before", Status, "before"),
     one_of("after", Status, "after"),
     Index("ix_events_feed", "project_id", "xid", "agent_id", "version"),

@@ -2,11 +2,12 @@
 
 from typing import Annotated, Any, ClassVar
 
-from pydantic import ConfigDict, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from orchestrator.fields import LAX, NOT_NULL, Body, Id, Memory, Name, Owner, Reason, Reference, Session, Task, Time
 from orchestrator.holds import MANUAL
 from orchestrator.lifecycle import Status, Verb
+from orchestrator.stops import Mode
 
 
 class Order(Body):
@@ -18,6 +19,11 @@ class Order(Body):
     def payload(self) -> dict[str, Any]:
         """The fields that were given, as JSON; what the drain will read."""
         return self.model_dump(mode="json", exclude_unset=True, exclude={"reason"})
+
+    @property
+    def fences(self) -> bool:
+        """Whether its acceptance ends the agent's lease."""
+        return False
 
 
 class _Bare(Order):
@@ -31,7 +37,19 @@ class _Bare(Order):
         return {} if value is None else value
 
 
-class Pause(_Bare):
+class _Stop(_Bare):
+    """What pause and terminate share: how soon the process must stand still, and after how many seconds the stop
+    becomes an immediate one."""
+
+    mode: Annotated[Mode, LAX] = Mode.CHECKPOINT
+    deadline: Annotated[int, Field(ge=1, le=86_400)] | None = None
+
+    @property
+    def fences(self) -> bool:
+        return self.mode is Mode.IMMEDIATE
+
+
+class Pause(_Stop):
     """Stop an agent: put a hold of this owner on it, until it is lifted or its time is over."""
 
     verb = Verb.PAUSE
@@ -48,7 +66,7 @@ class Resume(_Bare):
     owner: Owner = MANUAL
 
 
-class Terminate(_Bare):
+class Terminate(_Stop):
     """End an agent for good."""
 
     verb = Verb.TERMINATE

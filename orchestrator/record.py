@@ -1,7 +1,7 @@
 """The pen: agents, events, commands and counters of one batch, all in one round trip. Nobody else writes them."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -28,16 +28,19 @@ _WRITE_AGENTS = text("""
         short_term_memory = n.short_term_memory, long_term_memory_ref = n.long_term_memory_ref,
         session_id = n.session_id, last_activity_at = n.last_activity_at, terminated_at = n.terminated_at,
         updated_at = n.updated_at, holds = n.holds, hold_until = n.hold_until,
+        stop = n.stop, quiesced_at = n.quiesced_at, quiesced_by = n.quiesced_by,
         tasks_completed = a.tasks_completed + n.tasks,
         tokens_used = a.tokens_used + n.tokens, cost_incurred = a.cost_incurred + n.cost
     FROM unnest(CAST(:id AS uuid[]), CAST(:read AS bigint[]), CAST(:status AS text[]), CAST(:version AS bigint[]),
         CAST(:name AS text[]), CAST(:current_task AS text[]), CAST(:short_term_memory AS jsonb[]),
         CAST(:long_term_memory_ref AS text[]), CAST(:session_id AS text[]), CAST(:last_activity_at AS timestamptz[]),
         CAST(:terminated_at AS timestamptz[]), CAST(:updated_at AS timestamptz[]), CAST(:holds AS jsonb[]),
-        CAST(:hold_until AS timestamptz[]), CAST(:tasks AS bigint[]), CAST(:tokens AS numeric[]),
+        CAST(:hold_until AS timestamptz[]), CAST(:stop AS jsonb[]), CAST(:quiesced_at AS timestamptz[]),
+        CAST(:quiesced_by AS text[]), CAST(:tasks AS bigint[]), CAST(:tokens AS numeric[]),
         CAST(:cost AS numeric[]))
         AS n (id, read, status, version, name, current_task, short_term_memory, long_term_memory_ref, session_id,
-        last_activity_at, terminated_at, updated_at, holds, hold_until, tasks, tokens, cost)
+        last_activity_at, terminated_at, updated_at, holds, hold_until, stop, quiesced_at, quiesced_by, tasks,
+        tokens, cost)
     WHERE a.id = n.id AND a.version = n.read
 """)
 _WRITE_EVENTS = text("""
@@ -49,12 +52,16 @@ _WRITE_EVENTS = text("""
         CAST(:at AS timestamptz[]))
 """)
 # Open is "not closed" here, which is the same as 'queued': before the planner has learnt of a sudden backlog it would
-# take the partial index of what is queued, and read the whole backlog for each batch.
+# take the partial index of what is queued, and read the whole backlog for each batch. A row without a state is that of
+# a command which is closed already, and waited for its agent's process to stand still.
 _CLOSE_COMMANDS = text("""
-    UPDATE commands c SET state = n.state, version = n.version, error = n.error, closed_at = :at, task_id = :task_id
-    FROM unnest(CAST(:id AS uuid[]), CAST(:state AS text[]), CAST(:version AS bigint[]), CAST(:error AS jsonb[]))
-        AS n (id, state, version, error)
-    WHERE c.id = n.id AND c.closed_at IS NULL
+    UPDATE commands c SET state = coalesce(n.state, c.state), version = coalesce(n.version, c.version),
+        error = coalesce(n.error, c.error), closed_at = coalesce(c.closed_at, :at),
+        task_id = coalesce(c.task_id, :task_id), quiesced_at = n.quiesced_at, quiesced_by = n.quiesced_by
+    FROM unnest(CAST(:id AS uuid[]), CAST(:state AS text[]), CAST(:version AS bigint[]), CAST(:error AS jsonb[]),
+        CAST(:quiesced_at AS timestamptz[]), CAST(:quiesced_by AS text[]))
+        AS n (id, state, version, error, quiesced_at, quiesced_by)
+    WHERE c.id = n.id AND (c.closed_at IS NULL OR n.state IS NULL)
 """)
 _COUNT = text("""
     INSERT INTO project_counters AS k (project_id, slot, idle, working, waiting, paused, terminated,
@@ -71,6 +78,10 @@ _COUNT = text("""
         tasks_completed = k.tasks_completed + excluded.tasks_completed,
         tokens_used = k.tokens_used + excluded.tokens_used, cost_incurred = k.cost_incurred + excluded.cost_incurred
 """)
+
+
+_UNTOLD = dict.fromkeys(("state", "version", "error", "quiesced_at", "quiesced_by"))
+"""Of a command: what is None stays as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +104,7 @@ def write(db: Connection, changes: Changes, slot: int, task_id: str | None) -> N
     writes: list[tuple[TextClause, list[dict[str, Any]], dict[str, Any]]] = [
         (_WRITE_AGENTS, _agent_rows(changes), {}),
         (_WRITE_EVENTS, _event_rows(changes), {}),
-        (_CLOSE_COMMANDS, _command_rows(changes.outcomes), {"at": changes.at, "task_id": task_id}),
+        (_CLOSE_COMMANDS, _command_rows(changes), {"at": changes.at, "task_id": task_id}),
         (_COUNT, _counter_rows(changes), {"slot": slot}),
     ]
     due = [(sql, rows, common) for sql, rows, common in writes if rows]
@@ -107,14 +118,16 @@ def _agent_rows(changes: Changes) -> list[dict[str, Any]]:
     return [
         _agent_row(agent, before[id_].version, sums.get(id_, NO_SUMS))
         for id_, agent in changes.after.items()
-        if agent.version != before[id_].version or id_ in sums
+        if agent != before[id_] or id_ in sums
     ]
 
 
 def _agent_row(agent: Agent, read: int, sums: Sums) -> dict[str, Any]:
-    fields = {name: getattr(agent, name) for name in Agent.__slots__ if name != "project_id"}
+    fields = {name: getattr(agent, name) for name in Agent.__slots__ if name not in ("project_id", "stage")}
+    fields |= {name: getattr(agent.stage, name) for name in ("quiesced_at", "quiesced_by")}
     counters = {"tasks": sums.tasks_completed, "tokens": Decimal(sums.tokens_used), "cost": sums.cost_incurred}
     stored = {"short_term_memory": jsonb(agent.short_term_memory), "holds": jsonb(agent.holds)}
+    stored["stop"] = jsonb(agent.stage.stop)
     return fields | counters | stored | {"read": read, "hold_until": holds.earliest(agent.holds)}
 
 
@@ -139,10 +152,14 @@ def _event_rows(changes: Changes) -> list[dict[str, Any]]:
     ]
 
 
-def _command_rows(outcomes: Iterable[Outcome]) -> list[dict[str, Any]]:
-    return [
-        {"id": o.command.id, "state": o.state.value, "version": o.version, "error": jsonb(o.error)} for o in outcomes
-    ]
+def _command_rows(changes: Changes) -> list[dict[str, Any]]:
+    rows: dict[UUID, dict[str, Any]] = {}
+    for o in changes.outcomes:
+        rows[o.command.id] = _UNTOLD | {"state": o.state.value, "version": o.version, "error": jsonb(o.error)}
+        for id_ in o.quiesced:
+            still = {"quiesced_at": changes.at, "quiesced_by": o.stage.quiesced_by}
+            rows[id_] = rows.get(id_, _UNTOLD) | still
+    return [{"id": id_, **row} for id_, row in rows.items()]
 
 
 def _counter_rows(changes: Changes) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What can be said of a command, a project and a work item. (An agent's statuses are in lifecycle.)"""
+"""What can be said of a command, who sent it, a project and a work item. (An agent's statuses are in lifecycle.)"""
 
 from enum import StrEnum
 
@@ -11,6 +11,22 @@ class State(StrEnum):
     REJECTED = "rejected"
     CANCELLED = "cancelled"
     DEAD = "dead"
+
+
+class ActorType(StrEnum):
+    """Who sent a command: a user, an agent's own process by its beat, or the system itself."""
+
+    USER = "user"
+    AGENT = "agent"
+    SYSTEM = "system"
+
+
+class LeaseEnd(StrEnum):
+    """How a lease ended; a fence is a stop that did not wait for the process."""
+
+    RELEASE = "release"
+    EXPIRY = "expiry"
+    FENCE = "fence"
 
 
 class ProjectStatus(StrEnum):

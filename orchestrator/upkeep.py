@@ -18,9 +18,13 @@ _REQUESTS = text(f"""
     DELETE FROM requests WHERE (user_id, key) IN (
         SELECT user_id, key FROM requests WHERE created_at < now() - interval '{REQUESTS_KEPT}' LIMIT :slice)
 """)
+_TOKENS = text("""
+    DELETE FROM lease_tokens WHERE hash IN (
+        SELECT hash FROM lease_tokens WHERE ended_at < now() - interval '1 day' LIMIT :slice)
+""")
 
 
 def prune(db: Connection) -> dict[str, int]:
     """Delete a slice of what is older than it need be; how many rows of each kind, 0 when none are left."""
-    given = {"slice": SLICE}
-    return {"commands": db.execute(_COMMANDS, given).rowcount, "requests": db.execute(_REQUESTS, given).rowcount}
+    kinds = {"commands": _COMMANDS, "requests": _REQUESTS, "tokens": _TOKENS}
+    return {kind: db.execute(statement, {"slice": SLICE}).rowcount for kind, statement in kinds.items()}

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
+from orchestrator.lease_tables import LOST_AT
 from orchestrator.lifecycle import Status, edges
 
 GRACE = "60 seconds"
@@ -40,7 +41,7 @@ INVARIANTS: dict[str, tuple[str, str]] = {
            UNION ALL SELECT command_id FROM events GROUP BY command_id HAVING count(*) > 1
            UNION ALL
            SELECT c.id FROM commands c LEFT JOIN events e ON e.command_id = c.id
-           WHERE c.state = 'applied' AND c.verb <> 'update' AND e.command_id IS NULL""",
+           WHERE c.state = 'applied' AND c.verb NOT IN ('update', 'settle') AND e.command_id IS NULL""",
     ),
     "I3": (
         "an agent's versions are 1 to n, and n is its version",
@@ -120,6 +121,22 @@ INVARIANTS: dict[str, tuple[str, str]] = {
            ) held
            WHERE (a.status IS NOT DISTINCT FROM 'paused') <> (a.holds <> '[]')
                OR a.hold_until IS DISTINCT FROM held.until OR held.owners <> jsonb_array_length(a.holds)""",
+    ),
+    "I12": (
+        "at most one process holds an agent's lease, in the epoch that was granted last",
+        """SELECT l.agent_id FROM leases l LEFT JOIN agents a ON a.id = l.agent_id AND a.project_id = l.project_id
+           WHERE a.id IS NULL OR (l.ended_at IS NULL AND l.epoch IS DISTINCT FROM
+               (SELECT max(t.epoch) FROM lease_tokens t WHERE t.agent_id = l.agent_id AND t.ended_at IS NULL))""",
+    ),
+    "I13": (
+        "whoever is stopped stands still for a known cause, or is still being waited for",
+        f"""SELECT a.id FROM agents a LEFT JOIN leases l ON l.agent_id = a.id
+           WHERE (coalesce(a.status, '') IN ('paused', 'terminated')) <> (num_nonnulls(a.stop, a.quiesced_by) = 1)
+               OR (a.stop IS NOT NULL AND coalesce(l.ended_at, {LOST_AT}, '-infinity') < now() - interval '{GRACE}')
+           UNION ALL
+           SELECT c.id FROM commands c JOIN agents a ON a.id = c.agent_id
+           WHERE c.quiesced_at < c.closed_at OR (c.quiesced_at IS NOT NULL AND c.state <> 'applied')
+               OR (c.state = 'applied' AND c.verb = 'terminate' AND c.quiesced_at IS NULL AND a.stop IS NULL)""",
     ),
     "I10": (
         "a request belongs to one user and key, and what it made exists",

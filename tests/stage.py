@@ -27,6 +27,9 @@ from orchestrator.drain import Batch, Drainer
 ROOT = Path(__file__).parent.parent
 WAIT = {"Prefer": "wait=10"}
 
+EXTRA = {"command_id", "agent_id", "current_status", "allowed", "held_by", "directive", "reason"}
+"""Members that a problem may have beside those of every problem."""
+
 
 def eventually(fact: Callable[[], Any], seconds: float = 10) -> Any:
     """What `fact` returns as soon as it is true; fails after so many seconds."""
@@ -71,6 +74,14 @@ def blocked() -> int:
 
 
 @contextmanager
+def held(agent_id: str) -> Iterator[None]:
+    """No worker gets at the agent inside the block."""
+    with begin(Guard.TOOL) as db:
+        run(db, "SELECT 1 FROM agents WHERE id = :id FOR UPDATE", id=agent_id)
+        yield
+
+
+@contextmanager
 def statements(guard: Guard = Guard.DOOR) -> Iterator[list[str]]:
     """What one of this process's engines has the server do inside the block, as the server names it: `["BEGIN",
     "INSERT 0 1", "COMMIT"]`. Complete once the block has ended; read from the wire, so that nothing is overlooked."""
@@ -104,7 +115,7 @@ def is_problem(answer: Any, status: int, code: str | None = None) -> bool:
     return bool(
         answer.status_code == said.get("status") == status
         and answer.mimetype == "application/problem+json"
-        and set(said) - {"command_id", "agent_id", "current_status", "allowed", "held_by"} == members
+        and set(said) - EXTRA == members
         and said["success"] is False
         and said["request_id"] == answer.headers["X-Request-ID"]
         and all(set(entry) == {"code", "message", "field"} and entry["message"] for entry in entries)

@@ -73,6 +73,12 @@ def _same(**body: Any) -> Callable[[Scene], dict[str, Any]]:
     return lambda _: body
 
 
+def _leased(scene: Scene) -> dict[str, str]:
+    agent_id = scene.project.born()
+    assert scene.owner.post(f"{scene.project.agent(agent_id)}/lease", {"holder": "host"}).status_code == 201
+    return {"agent_id": agent_id}
+
+
 EXAMPLES = {
     "spawn_agent": Example(202, lambda s: {"agent_type_id": s.project.type_id, "name": "scout"}),
     "list_project_agents": Example(),
@@ -83,6 +89,13 @@ EXAMPLES = {
     "resume_agent": Example(202, _same(reason="tea"), bare=True),
     "terminate_agent": Example(202, _same(reason="tea"), bare=True),
     "get_agent_metrics": Example(),
+    "lease_agent": Example(201, _same(holder="host"), ready=lambda s: {"agent_id": s.project.born()}),
+    "release_lease": Example(204, _same(epoch=1), ready=_leased),
+    "beat": Example(200, lambda _: {"epoch": 1, "entries": [_entry()]}, ready=_leased),
+    "beat_many": Example(
+        200, lambda s: {"beats": [{"agent_id": s.ids["agent_id"], "epoch": 1, "entries": [_entry()]}]}
+    ),
+    "explain_agent": Example(),
     "get_command": Example(),
     "list_commands": Example(),
     "cancel_command": Example(ready=lambda s: {"command_id": s.project.send(s.ids["agent_id"], "pause")["id"]}),

@@ -71,6 +71,8 @@ def test_a_spawned_agent_has_every_field_of_the_contract_and_no_other(project: P
         "project_id": project.id,
         "project_name": parent["name"],
         "project_slug": parent["slug"],
+        "quiesced_at": None,
+        "quiesced_by": None,
         "session_id": None,
         "short_term_memory": {},
         "status": "idle",

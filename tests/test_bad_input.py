@@ -14,7 +14,7 @@ from tests.surface import EXAMPLES, WITH_BODY, Scene, holdings, routes, send
 
 MIB = 1 << 20
 NEEDED = [name for name in WITH_BODY if not EXAMPLES[name].bare]
-BULK = ("report_agent_usage", "report_project_usage")
+BULK = ("report_agent_usage", "report_project_usage", "beat_many")
 ENTRY = ("entries", 0)
 
 JSON_VALUES: dict[str, list[Any]] = {

@@ -77,6 +77,8 @@ def test_a_mutation_is_answered_with_its_command_and_where_to_look(quiet: Projec
         "version": None,
         "error": None,
         "task_id": None,
+        "quiesced_at": None,
+        "quiesced_by": None,
     }
 
 

@@ -243,7 +243,7 @@ def test_a_hold_is_lifted_once_when_its_time_is_over(quiet: Project, agent: str,
 def due() -> int:
     """What a sweep sends for the holds whose time is over."""
     with begin(Guard.DRAIN) as db:
-        return timers.lift_due_holds(db)
+        return timers.send_due(db)
 
 
 def expired(project: Project, agent_id: str, owner: str = "night") -> None:

@@ -6,11 +6,11 @@ from uuid import uuid4
 import pytest
 from flask_openapi3 import OpenAPI
 
-from tests.stage import is_problem
+from tests.stage import fields, is_problem
 from tests.surface import EXAMPLES, Scene, routes
 
-KEYLESS = {"create_key"}
-"""Mutations that take no key: the secret of a new API key is shown once."""
+KEYLESS = {"create_key", "lease_agent", "beat", "beat_many"}
+"""Mutations that take no key: a secret is shown once, a beat may be sent again as it is."""
 
 
 def key() -> dict[str, str]:
@@ -38,6 +38,18 @@ def test_every_mutation_is_done_once_under_a_key(app: OpenAPI, scene: Scene) -> 
         assert first.data == again.data, operation
         assert replayed(first, again) == [False, True], operation
         assert is_problem(other, 422, "idempotency_key_reused"), operation
+
+
+@pytest.mark.parametrize("operation", sorted(KEYLESS))
+def test_a_key_that_could_not_be_honoured_is_refused(app: OpenAPI, scene: Scene, operation: str) -> None:
+    method, rule = routes(app)[operation]
+    example = EXAMPLES[operation]
+    address, body = scene.address(rule, **example.ready(scene)), example.body(scene) if example.body else None
+
+    answer = scene.owner(method, address, body, **key())
+
+    assert is_problem(answer, 422, "validation_error")
+    assert fields(answer) == ["Idempotency-Key"]
 
 
 def test_an_id_is_the_same_in_any_case(scene: Scene) -> None:

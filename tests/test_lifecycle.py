@@ -8,7 +8,8 @@ from uuid import UUID
 
 import pytest
 
-from orchestrator.decide import Agent, Command, Outcome, decide
+from orchestrator import stops
+from orchestrator.decide import Agent, Command, Moment, Outcome, decide
 from orchestrator.errors import Refused
 from orchestrator.lifecycle import COMMANDS, MOVES, Status, Verb, edge, edges, move, reachable
 from orchestrator.states import State
@@ -16,6 +17,7 @@ from orchestrator.states import State
 THEN = datetime(2026, 1, 1, tzinfo=UTC)
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 ID = UUID(int=1)
+STOPPED = (Status.PAUSED, Status.TERMINATED)
 
 CONTRACT = {
     Status.IDLE: {"working", "paused", "terminated"},
@@ -44,6 +46,7 @@ def agent(status: Status | None, **more: Any) -> Agent:
             terminated_at=THEN if status is Status.TERMINATED else None,
             updated_at=THEN,
             holds=[{"id": str(ID), "owner": "manual"}] if status is Status.PAUSED else [],
+            stage=stops.quiesced(THEN, stops.Cause.NO_LEASE) if status in STOPPED else stops.GOING,
         ),
         **more,
     )
@@ -51,12 +54,12 @@ def agent(status: Status | None, **more: Any) -> Agent:
 
 def send(verb: Verb, precondition: int | None = None, **payload: Any) -> Command:
     """A command as the drain reads it."""
-    return Command(ID, ID, verb, payload, None, "user", ID, precondition)
+    return Command(ID, ID, verb, payload, None, "user", ID, precondition, None, THEN)
 
 
 def one(before: Agent, command: Command) -> tuple[Agent, Outcome]:
     """What one command does."""
-    after, (outcome,) = decide(before, [command], NOW)
+    after, (outcome,) = decide(before, [command], Moment(NOW, None))
     return after, outcome
 
 
@@ -184,7 +187,7 @@ def test_what_was_never_born_cannot_be_commanded(verb: Verb) -> None:
 def test_a_mailbox_is_applied_in_its_order_each_command_to_what_the_last_one_left() -> None:
     mailbox = [send(Verb.PAUSE), send(Verb.PAUSE), send(Verb.RESUME), send(Verb.TERMINATE), send(Verb.RESUME)]
 
-    after, outcomes = decide(agent(Status.WORKING), mailbox, NOW)
+    after, outcomes = decide(agent(Status.WORKING), mailbox, Moment(NOW, None))
 
     assert [outcome.state.value for outcome in outcomes] == ["applied", "rejected", "applied", "applied", "rejected"]
     assert [outcome.version for outcome in outcomes] == [4, 4, 5, 6, 6]

@@ -48,7 +48,7 @@ def test_much_is_deleted_slice_by_slice(quiet: Project, monkeypatch: pytest.Monk
     monkeypatch.setattr(upkeep, "SLICE", 2)
     monkeypatch.setattr(tasks, "SLICES", 2)
 
-    assert [tasks.prune() for _ in range(3)] == [{"commands": n, "requests": 0} for n in (4, 3, 0)]
+    assert [tasks.prune() for _ in range(3)] == [{"commands": n, "requests": 0, "tokens": 0} for n in (4, 3, 0)]
 
 
 def test_idempotency_keys_are_kept_for_two_days(quiet: Project) -> None:

@@ -14,15 +14,20 @@ from sqlalchemy.dialects.postgresql.base import ischema_names
 from orchestrator import bootstrap
 from orchestrator.columns import Xid8, metadata
 from orchestrator.db import Guard, begin
-from orchestrator.lifecycle import COMMANDS, Status, Verb
-from orchestrator.states import IssueStatus, ProjectStatus, State
+from orchestrator.lifecycle import COMMANDS, EVENTS, SYSTEM_COMMANDS, Status
+from orchestrator.states import ActorType, IssueStatus, LeaseEnd, ProjectStatus, State
+from orchestrator.stops import Cause
 from tests.stage import Project, run, settle, sql, violations
 
 CHECKS: dict[str, tuple[StrEnum, ...]] = {
     "ck_agents_status": tuple(Status),
     "ck_commands_state": tuple(State),
-    "ck_commands_verb": COMMANDS,
-    "ck_events_verb": tuple(Verb),
+    "ck_commands_verb": (*COMMANDS, *SYSTEM_COMMANDS),
+    "ck_commands_actor_type": tuple(ActorType),
+    "ck_commands_quiesced_by": tuple(Cause),
+    "ck_agents_quiesced_by": tuple(Cause),
+    "ck_leases_ended_by": tuple(LeaseEnd),
+    "ck_events_verb": EVENTS,
     "ck_events_before": tuple(Status),
     "ck_events_after": tuple(Status),
     "ck_projects_status": tuple(ProjectStatus),

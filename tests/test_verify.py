@@ -34,6 +34,14 @@ FALSIFIED = {
         UPDATE commands SET project_id = (SELECT id FROM projects WHERE slug = 'other') WHERE verb = 'spawn'
     """,
     "I11": """UPDATE agents SET holds = holds || holds WHERE status = 'paused'""",
+    "I12": """
+        INSERT INTO leases (agent_id, project_id, epoch, id, holder, ttl, granted_at, beat_at)
+        SELECT id, project_id, 7, gen_random_uuid(), 'nobody', 30, now(), now() FROM agents LIMIT 1
+    """,
+    "I13": """
+        UPDATE agents SET quiesced_at = NULL, quiesced_by = NULL, stop =
+            '{"commands": [], "mode": "drain", "deadline": null, "reason": null}' WHERE status = 'paused'
+    """,
     "I10": "UPDATE requests SET command_id = gen_random_uuid()",
 }
 """What a hand without the right to it might write, and which invariant must notice."""

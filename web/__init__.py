@@ -11,12 +11,26 @@ from orchestrator import limits, logs
 from orchestrator.db import Guard, engine
 from orchestrator.link import link
 from orchestrator.settings import SettingsError, settings
-from web import agents, commands, docs, events, gate, measures, ops, people, problems, projects, schemas, usage
+from web import (
+    agents,
+    commands,
+    docs,
+    events,
+    gate,
+    leases,
+    measures,
+    ops,
+    people,
+    problems,
+    projects,
+    schemas,
+    usage,
+)
 from web.body import JsonRequest
 from web.waiters import waiters
 from workers import bell
 
-BLUEPRINTS = (agents.bp, commands.bp, events.bp, usage.bp, people.bp, projects.bp, ops.bp)
+BLUEPRINTS = (agents.bp, leases.bp, commands.bp, events.bp, usage.bp, people.bp, projects.bp, ops.bp)
 
 
 GIVE_UP = 3

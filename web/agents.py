@@ -69,15 +69,15 @@ def get_agent(path: params.AgentPath) -> Response:
 
 
 @bp.patch("/<agent_id>", responses=responses({200: schemas.Agent, 202: schemas.Command}, 404, 409, 412, 422))
-def update_agent(path: params.AgentPath, body: Update) -> Response:
+def update_agent(path: params.AgentPath, query: params.StageQuery, body: Update) -> Response:
     """Change an agent's fields, its status among them."""
-    return answers.conclude(_accept(path, body), _show)
+    return answers.conclude(_accept(path, body), _show, until=query.until)
 
 
 @bp.post("/<agent_id>/pause", responses=responses({200: schemas.Agent, 202: schemas.Command}, 404, 409, 412, 422))
-def pause_agent(path: params.AgentPath, body: Pause) -> Response:
+def pause_agent(path: params.AgentPath, query: params.StageQuery, body: Pause) -> Response:
     """Stop an agent until it is resumed."""
-    return answers.conclude(_accept(path, body), _show)
+    return answers.conclude(_accept(path, body), _show, until=query.until)
 
 
 @bp.post("/<agent_id>/resume", responses=responses({200: schemas.Agent, 202: schemas.Command}, 404, 409, 412, 422))
@@ -87,12 +87,12 @@ def resume_agent(path: params.AgentPath, body: Resume) -> Response:
 
 
 @bp.delete("/<agent_id>", responses=responses({200: schemas.Terminated, 202: schemas.Command}, 404, 409, 412, 422))
-def terminate_agent(path: params.AgentPath, body: Terminate) -> Response:
+def terminate_agent(path: params.AgentPath, query: params.StageQuery, body: Terminate) -> Response:
     """End an agent for good."""
     reason = request.headers.get("X-Reason")
     if reason is not None and body.reason is None:
-        body = Terminate(reason=_header_reason(reason))
-    return answers.conclude(_accept(path, body), _say_terminated)
+        body = Terminate(**body.model_dump(exclude_unset=True) | {"reason": _header_reason(reason)})
+    return answers.conclude(_accept(path, body), _say_terminated, until=query.until)
 
 
 @bp.get("/<agent_id>/metrics", responses=responses({200: schemas.Metrics}, 404))
@@ -105,9 +105,9 @@ def get_agent_metrics(path: params.AgentPath) -> Response:
 
 def _accept(path: params.AgentPath, order: Order) -> accept.Accepted:
     once = headers.once(order.model_dump(mode="json", exclude_unset=True))
-    precondition = headers.precondition()
+    conditions = headers.conditions()
     with autocommit() as db:  # one statement, and its own commit
-        return accept.accept(db, g.caller, path.project_id, path.agent_id, order, once=once, precondition=precondition)
+        return accept.accept(db, g.caller, path.project_id, path.agent_id, order, once=once, conditions=conditions)
 
 
 def _show(agent: Any) -> Response:

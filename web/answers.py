@@ -44,7 +44,7 @@ def command_shape(row: Row[Any]) -> schemas.Command:
     return schemas.Command.model_validate(row._asdict() | {"actor": actor(row), "requested_at": row.created_at})
 
 
-def conclude(accepted: Accepted, render: Render, status: int = 200) -> Response:
+def conclude(accepted: Accepted, render: Render, status: int = 200, until: str = "applied") -> Response:
     """Ring, wait as long as the request prefers, and answer: with `render`'s agent, the refusal, or 202."""
     command = accepted.command
     bell.ring()
@@ -52,8 +52,8 @@ def conclude(accepted: Accepted, render: Render, status: int = 200) -> Response:
         log.info("command_accepted", command_id=str(command.id), agent_id=str(command.agent_id), verb=command.verb)
     after_this_request(lambda response: mark_wait(replayable(response, accepted.replayed)))  # a refusal's, too
     seconds = headers.wait()
-    closed = await_closed(command, seconds) if seconds else None
-    return _pending(command) if closed is None else _settled(closed, render, status)
+    latest = await_stage(command, seconds, until)
+    return _settled(latest, render, status) if seconds and _reached(latest, until) else _pending(latest.command)
 
 
 def replayable(response: Response, replayed: bool) -> Response:
@@ -71,17 +71,25 @@ def mark_wait(response: Response) -> Response:
     return response
 
 
-def await_closed(command: Row[Any], seconds: float) -> Outcome | None:
-    """The command and its agent once it is closed; None if it is still queued after so many seconds."""
-    if command.state != State.QUEUED:
-        return _outcome(command)
-    latest: list[Outcome] = []
+def await_stage(command: Row[Any], seconds: float, until: str) -> Outcome:
+    """The command and its agent as soon as it is closed and, where `until` is "quiesced", no stop of it is under way;
+    or as they are after so many seconds, as far as is known."""
+    latest = [Outcome(command, None)]
 
     def done() -> bool:
-        latest[:] = [_outcome(command)]
-        return bool(latest[0].command.state != State.QUEUED)
+        latest[0] = _outcome(command)
+        return _reached(latest[0], until)
 
-    return latest[0] if seconds and waiters().wait(command.id, seconds, done) else None
+    if seconds and not (command.state != State.QUEUED and done()):
+        waiters().wait(command.id, seconds, done)
+    return latest[0]
+
+
+def _reached(outcome: Outcome, until: str) -> bool:
+    if outcome.command.state == State.QUEUED:
+        return False
+    stop = outcome.agent and outcome.agent.stop
+    return until == "applied" or not stop or str(outcome.command.id) not in stop["commands"]
 
 
 def page(shape: type[BaseModel], rows: Iterable[Any], next_cursor: str | None) -> Response:

@@ -15,7 +15,7 @@ DEEPEST = 64
 """Levels of nesting; more is nobody's data, and recursion has its limits."""
 
 
-_BULK = ("/usage", "/commands")
+_BULK = ("/usage", "/commands", "/beats")
 
 
 def _framing_errors() -> tuple[type[Exception], ...]:

@@ -32,13 +32,13 @@ def list_commands(path: params.ProjectPath, query: params.CommandQuery) -> Respo
     return answers.page(schemas.CommandPage, map(answers.command_shape, rows), cursor)
 
 
-@bp.get("/<command_id>", responses=responses({200: schemas.Command}, 404))
-def get_command(path: params.CommandPath) -> Response:
-    """One command; with `Prefer: wait=N` the answer is held until it is closed."""
+@bp.get("/<command_id>", responses=responses({200: schemas.Command}, 404, 422))
+def get_command(path: params.CommandPath, query: params.StageQuery) -> Response:
+    """One command; with `Prefer: wait=N` the answer is held until it is closed, or quiesced."""
     with autocommit() as db:
         command = access.command(db, g.caller, path.project_id, path.command_id)
-    closed = answers.await_closed(command, headers.preferred_wait() or 0)
-    return answers.mark_wait(answers.reply(answers.command_shape(closed.command if closed else command)))
+    latest = answers.await_stage(command, headers.preferred_wait() or 0, query.until)
+    return answers.mark_wait(answers.reply(answers.command_shape(latest.command)))
 
 
 @bp.post("/<command_id>/cancel", responses=responses({200: schemas.Command}, 404, 409))

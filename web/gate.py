@@ -8,10 +8,11 @@ import structlog
 from flask import Flask, Response, g, request
 
 from orchestrator import access, limits, logs
-from orchestrator.db import begin
-from orchestrator.errors import Forbidden, Problem, RateLimited, Unauthenticated
+from orchestrator.db import autocommit
+from orchestrator.errors import Forbidden, NotFound, Problem, RateLimited, Unauthenticated, no_agent
 from orchestrator.keys import Caller, KeyRing
 from orchestrator.lifecycle import Status
+from web.headers import path_id
 
 PREFIX = "/api/v1"
 
@@ -25,6 +26,11 @@ ACTIONS = {
     "agents.resume_agent": "resume",
     "agents.terminate_agent": "terminate",
     "agents.get_agent_metrics": "agent_metrics",
+    "leases.lease_agent": "lease",
+    "leases.release_lease": "lease",
+    "leases.beat": "lease",
+    "leases.beat_many": "lease",
+    "leases.explain_agent": "get",
     "commands.get_command": "command",
     "commands.list_commands": "command",
     "commands.cancel_command": "command",
@@ -70,6 +76,9 @@ SUPERUSERS_ONLY = frozenset(
 )
 """Refused to others before path, query and body are read: they learn nothing about what is there."""
 
+OPEN_TO_TOKENS = frozenset({"leases.beat", "leases.release_lease", "usage.report_agent_usage"})
+"""What the token of a lease is good for, and for its own agent alone: an agent cannot resume itself."""
+
 _AS_IF = {Status.PAUSED.value: "pause", Status.TERMINATED.value: "terminate"}
 """A PATCH to one of these statuses is that verb by another door, and spends its limit."""
 
@@ -98,6 +107,7 @@ def _admit() -> Response | None:
     if not (request.path == PREFIX or request.path.startswith(PREFIX + "/")):
         return None
     g.caller = _caller()
+    _keep_to_its_agent(g.caller)
     action = _action()
     if action is not None:
         _spend(action, str(g.caller.user_id))
@@ -115,11 +125,24 @@ def _caller() -> Caller:
     if known is not None:
         return known
     try:
-        with begin() as db:
+        with autocommit() as db:
             return ring.look_up(db, match[1])
     except (Unauthenticated, Forbidden):
         _count_failure()
         raise
+
+
+def _keep_to_its_agent(caller: Caller) -> None:
+    tenure = caller.tenure
+    if tenure is None or request.endpoint is None:
+        return
+    if request.endpoint not in OPEN_TO_TOKENS:
+        raise Forbidden("an agent's token is good only for its own beats, release and usage")
+    place = request.view_args or {}
+    if path_id(place["project_id"], "project") != tenure.project_id:
+        raise NotFound(f"there is no project {place['project_id']}")
+    if path_id(place["agent_id"], "agent") != tenure.agent_id:
+        raise no_agent(path_id(place["agent_id"], "agent"))
 
 
 def _count_failure() -> None:

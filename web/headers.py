@@ -1,4 +1,4 @@
-"""What requests say in headers: Prefer, Idempotency-Key, If-Match, X-Reason."""
+"""What requests say in headers: Prefer, Idempotency-Key, If-Match, Lease-Epoch, X-Reason."""
 
 import json
 import re
@@ -8,6 +8,7 @@ from uuid import UUID
 
 from flask import request
 
+from orchestrator.accept import Conditions
 from orchestrator.errors import Invalid, NotFound, Violation
 from orchestrator.fields import parse_uuid
 from orchestrator.idempotency import Once
@@ -17,6 +18,7 @@ LONGEST_WAIT = 30.0
 
 _WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,9}(?:\.\d{1,9})?)\"?\s*(?=$|[,;])", re.IGNORECASE)
 _KEY = re.compile(r"[\x20-\x7e]{1,255}")
+_EPOCH = re.compile(r"[1-9]\d{0,17}", re.ASCII)
 _ETAG = re.compile(r'"(\d{1,18})"')
 
 
@@ -40,13 +42,37 @@ def idempotency_key() -> str | None:
     return key
 
 
+def refuse_key(why: str) -> None:
+    """Raises Invalid where there is a key that could not be honoured, since `why`."""
+    if "Idempotency-Key" in request.headers:
+        raise Invalid(Violation(f"is not taken here: {why}", "Idempotency-Key"))
+
+
 def once(order: dict[str, Any]) -> Once | None:
-    """The client's key with the fingerprint of this request: method, path (ids in any case), order, If-Match."""
+    """The client's key with the fingerprint of this request: method, path (ids in any case), order, If-Match,
+    Lease-Epoch."""
     key = idempotency_key()
     if key is None:
         return None
     parts = [request.method, request.path.lower(), order, request.headers.get("If-Match")]
+    if (epoch := request.headers.get("Lease-Epoch")) is not None:
+        parts.append(epoch)
     return Once(key, sha256(json.dumps(parts, sort_keys=True).encode()).digest())
+
+
+def conditions() -> Conditions:
+    """What must hold when the command is applied; raises Invalid for a malformed header."""
+    return Conditions(precondition(), lease_epoch())
+
+
+def lease_epoch() -> int | None:
+    """The epoch in Lease-Epoch: only whoever holds the agent's lease may do this."""
+    given = request.headers.get("Lease-Epoch")
+    if given is None:
+        return None
+    if not _EPOCH.fullmatch(given.strip()):
+        raise Invalid(Violation("must be the epoch of a lease, such as 7", "Lease-Epoch"))
+    return int(given)
 
 
 def precondition() -> int | None:

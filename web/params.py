@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, Field, model_validator
 
 from orchestrator.errors import Invalid, Violation
 from orchestrator.fields import LAX, Id, Time, wrong
-from orchestrator.lifecycle import COMMANDS, Status, Verb
+from orchestrator.lifecycle import COMMANDS, SYSTEM_COMMANDS, Status, Verb
 from orchestrator.states import IssueStatus, State
 
 
@@ -85,6 +85,12 @@ Limit = Annotated[int, Field(ge=1, le=100)]
 Text = Annotated[str, Field(max_length=1000)]
 
 
+class StageQuery(Query):
+    """Which stage of a stop is waited for: that it is applied, or that the agent's process stands still as well."""
+
+    until: Literal["applied", "quiesced"] = "applied"
+
+
 class ListQuery(Query):
     """A page by cursor."""
 
@@ -102,8 +108,8 @@ class AgentQuery(ListQuery):
 
 
 def _sendable(verb: Verb | None) -> Verb | None:
-    if verb is not None and verb not in COMMANDS:
-        raise wrong(f"must be one of {', '.join(COMMANDS)}")
+    if verb is not None and verb not in (*COMMANDS, *SYSTEM_COMMANDS):
+        raise wrong(f"must be one of {', '.join((*COMMANDS, *SYSTEM_COMMANDS))}")
     return verb
 
 

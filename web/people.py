@@ -2,12 +2,11 @@
 
 from typing import Annotated
 
-from flask import Response, g, request
+from flask import Response, g
 from flask_openapi3 import APIBlueprint, Tag
 
 from orchestrator import access, directory
 from orchestrator.db import autocommit, begin
-from orchestrator.errors import Invalid, Violation
 from orchestrator.fields import NOT_NULL, Body, Email, Id, Name, Time
 from orchestrator.models import api_keys, users
 from web import answers, gate, headers, params
@@ -89,8 +88,7 @@ def change_user(path: params.UserPath, body: UserChanges) -> Response:
 @bp.post("/keys", responses=responses({201: schemas.NewKey}, 422))
 def create_key(body: KeyRequest) -> Response:
     """A new key; its secret is shown this once, so an Idempotency-Key is refused."""
-    if "Idempotency-Key" in request.headers:
-        raise Invalid(Violation("is not taken here: the secret is shown once", "Idempotency-Key"))
+    headers.refuse_key("the secret is shown once")
     with begin() as db:
         row, secret = directory.create_key(db, g.caller, body.model_dump())
     return answers.reply(schemas.NewKey.model_validate(row._asdict() | {"key": secret}), 201)

@@ -8,7 +8,8 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, PlainSerializer
 
 from orchestrator.lifecycle import Status, Verb
-from orchestrator.states import State
+from orchestrator.states import ActorType, State
+from orchestrator.stops import Cause
 
 
 def plain(value: Decimal) -> str:
@@ -27,9 +28,9 @@ class Shape(BaseModel):
 
 
 class Actor(Shape):
-    """Who asked: a user, or the system itself."""
+    """Who asked: a user, an agent's own process, or the system itself."""
 
-    type: Literal["user", "system"]
+    type: ActorType
     id: UUID | None
 
 
@@ -69,6 +70,8 @@ class Agent(Shape):
     project_slug: str
     assigned_issues_count: int
     holds: list[Hold]
+    quiesced_at: datetime | None
+    quiesced_by: Cause | None
     version: int
 
 
@@ -134,6 +137,8 @@ class Command(Shape):
     version: int | None
     error: CommandError | None
     task_id: str | None
+    quiesced_at: datetime | None
+    quiesced_by: Cause | None
 
 
 class Cursor(Shape):

@@ -52,7 +52,7 @@ def get_usage(path: params.ProjectPath, query: params.UsageQuery) -> Response:
 
 def _take(project_id: UUID, entries: Sequence[AgentEntry], once: Once | None, of: UUID | None = None) -> Response:
     with begin() as db:
-        access.enter(db, g.caller, project_id)
+        access.admit(db, g.caller, project_id)
         if of is not None and ledger.strangers(db, project_id, [of]):
             raise no_agent(of)
         taken, replayed = idempotency.remember(db, g.caller, once, lambda: ledger.take(db, project_id, entries))

@@ -54,7 +54,7 @@ class Shift:
         try:
             with begin(Guard.DRAIN) as db:
                 claim = drains.claim(db, CLAIM, start)
-                batch = self._drainer.drain(db, claim) if claim.agents else Batch(claim)
+                batch = self._drainer.drain(db, claim)
         except SoftTimeLimitExceeded:
             raise
         except Exception as error:  # one bad command must not stop the others, whatever it makes go wrong
@@ -89,7 +89,7 @@ class Shift:
         try:
             with begin(Guard.DRAIN) as db:
                 claim = drains.claim_one(db, agent_id)
-                batch = self._drainer.drain(db, claim, only=command_id) if claim.agents else Batch(claim)
+                batch = self._drainer.drain(db, claim, only=command_id)
         except (Unavailable, SoftTimeLimitExceeded):
             _give_back(command_id)
             raise

@@ -45,7 +45,7 @@ def canary(**_: Any) -> dict[str, bool]:
 
 @app.task(name="orchestrator.prune")
 def prune(**_: Any) -> dict[str, int]:
-    """Delete closed commands after 30 days and idempotency keys after two."""
+    """Delete closed commands after 30 days, idempotency keys after two, the tokens of former leases after one."""
     deleted: Counter[str] = Counter()
     for _slice in range(SLICES):
         with begin(Guard.DRAIN) as db:
@@ -61,7 +61,7 @@ def ring_for_overdue() -> bool:
     anything that has waited too long; whether it did."""
     try:
         with begin(Guard.DRAIN) as db:
-            overdue = bool(timers.lift_due_holds(db)) or queries.overdue(db)
+            overdue = bool(timers.send_due(db)) or queries.overdue(db)
         if overdue:
             bell.publish(expires=bell.SWEPT_SECONDS)
     except (Unavailable, OperationalError, OSError) as error:
