@@ -14,9 +14,10 @@ from uuid import uuid4
 
 import pytest
 
-from orchestrator.db import Guard, begin
+from orchestrator.cli.failures import BY_CODE, BY_STATUS, Exit
+from orchestrator.errors import _BY_CODE as RECORDED
 from tests.shell import Orch, serving
-from tests.stage import Project, eventually, run, sql
+from tests.stage import Project, eventually, held, sql
 
 pytestmark = pytest.mark.usefixtures("worker")
 
@@ -36,14 +37,6 @@ def orch(server: str, project: Project, template: tuple[str, str]) -> Orch:
     """The command line of an administrator, in a new project."""
     slug = project.api.get(project.path).json["slug"]  # type: ignore[index]
     return Orch({"ORCH_URL": server, "ORCH_API_KEY": template[1], "ORCH_PROJECT": slug})
-
-
-@contextmanager
-def held(agent_id: str) -> Iterator[None]:
-    """No worker gets at the agent inside the block."""
-    with begin(Guard.TOOL) as db:
-        run(db, "SELECT 1 FROM agents WHERE id = :id FOR UPDATE", id=agent_id)
-        yield
 
 
 def request(client: socket.socket) -> bytes:
@@ -341,6 +334,11 @@ def test_waiting_for_a_command_ends_as_the_command_does(
     assert waited.exit_code == code
     assert sentence in waited.stderr
     assert json.loads(waited.stdout)["id"] == command["id"]
+
+
+@pytest.mark.parametrize("code", RECORDED)
+def test_a_closed_commands_error_is_the_same_exit_code_as_the_refusal(code: str) -> None:
+    assert BY_CODE.get(code, Exit.FAILED) is BY_STATUS.get(RECORDED[code].status, Exit.FAILED)
 
 
 def test_a_cancelled_command_is_a_refusal(orch: Orch, project: Project) -> None:

@@ -2,13 +2,15 @@
 
 import json
 import sys
+from dataclasses import replace
 from typing import Any
 
 import click
 
-from orchestrator.cli.client import Manner, named
+from orchestrator.cli import explanation
+from orchestrator.cli.client import QUIESCED, Manner, named
 from orchestrator.cli.failures import Exit, Failure
-from orchestrator.cli.session import Session, command, in_project, mutation
+from orchestrator.cli.session import Session, command, in_project, mutation, of_stage
 
 COLUMNS = ("id", "name", "agent_type_slug", "status", "current_task", "tasks_completed", "tokens_used", "cost_incurred")
 HISTORY = ("version", "at", "verb", "before", "after", "reason", "changes")
@@ -21,6 +23,7 @@ CLEARABLE = {
 """What `update --clear` calls the fields that may be empty."""
 
 STATUSES = ("idle", "working", "waiting", "paused", "terminated")
+MODES = ("drain", "checkpoint", "immediate")
 
 
 @click.group()
@@ -56,6 +59,19 @@ def _fields(function: Any) -> Any:
     return function
 
 
+def _stop_fields(function: Any) -> Any:
+    """The options for how an agent is stopped, and until which stage that is waited for."""
+    for option in (
+        of_stage,
+        click.option(
+            "--deadline", type=click.IntRange(1), metavar="SECONDS", help="After so long the stop becomes immediate."
+        ),
+        click.option("--mode", type=click.Choice(MODES), help="When its process stops; else at its next checkpoint."),
+    ):
+        function = option(function)
+    return function
+
+
 @agent.command()
 @in_project
 @click.option("--status", type=click.Choice(STATUSES), help="Only those in this status.")
@@ -82,6 +98,16 @@ def get(session: Session, agent_id: str, project: str) -> None:
 
 
 @agent.command()
+@click.argument("agent_id", metavar="AGENT")
+@in_project
+@command
+def explain(session: Session, agent_id: str, project: str) -> None:
+    """Say why an agent is not working right now, and what would change it."""
+    found = session.client.get(f"{_path(session, project, agent_id)}/explain")
+    session.show(found, explanation.tell)
+
+
+@agent.command()
 @click.argument("name")
 @click.option("--type", "kind", required=True, help="Its type, by slug or id.")
 @click.option("--unique-name", is_flag=True, help="Refuse where a live agent of the project has the name.")
@@ -102,12 +128,13 @@ def spawn(
 @click.argument("agent_id", metavar="AGENT")
 @click.option("--owner", help="Whose hold it is; manual where nobody is named.")
 @click.option("--until", help="When it is lifted by itself, such as 2026-01-31T12:00:00Z.")
+@_stop_fields
 @in_project
 @mutation
 @command
-def pause(session: Session, agent_id: str, project: str, manner: Manner, **hold: Any) -> None:
+def pause(session: Session, agent_id: str, project: str, stage: str, manner: Manner, **order: Any) -> None:
     """Stop an agent: put a hold on it, until that is lifted."""
-    _send(session, "POST", f"{_path(session, project, agent_id)}/pause", _given(hold), manner)
+    _send(session, "POST", f"{_path(session, project, agent_id)}/pause", _given(order), _until(stage, manner))
 
 
 @agent.command()
@@ -123,12 +150,13 @@ def resume(session: Session, agent_id: str, project: str, manner: Manner, **hold
 
 @agent.command()
 @click.argument("agent_id", metavar="AGENT")
+@_stop_fields
 @in_project
 @mutation
 @command
-def terminate(session: Session, agent_id: str, project: str, manner: Manner) -> None:
+def terminate(session: Session, agent_id: str, project: str, stage: str, manner: Manner, **order: Any) -> None:
     """End an agent for good."""
-    _send(session, "DELETE", _path(session, project, agent_id), {}, manner)
+    _send(session, "DELETE", _path(session, project, agent_id), _given(order), _until(stage, manner))
 
 
 @agent.command()
@@ -191,5 +219,18 @@ def _send(session: Session, method: str, path: str, body: dict[str, Any], manner
     document, settled = session.client.command(method, path, body, manner, **headers)
     session.show(document)
     if manner.wait and not settled:
-        wait = f"orch command wait {document['id']} --project {document['project_id']}"
-        raise Failure(f"not applied within {manner.wait:g} s; it will be: `{wait}` waits on.", Exit.TOO_LONG)
+        raise Failure(_why_not(document, manner), Exit.TOO_LONG)
+
+
+def _until(stage: str, manner: Manner) -> Manner:
+    if stage == QUIESCED and not manner.wait:
+        raise click.UsageError("--quiesced is about waiting: leave out --no-wait")
+    return replace(manner, stage=stage)
+
+
+def _why_not(command: dict[str, Any], manner: Manner) -> str:
+    """What is not there yet of a command that was waited for, and how to wait on."""
+    again = f"orch command wait {command['id']} --project {command['project_id']}"
+    if command["state"] == "queued":
+        return f"not applied within {manner.wait:g} s; it will be: `{again}` waits on."
+    return f"applied, but its process has not stopped within {manner.wait:g} s; `{again} --quiesced` waits on."

@@ -23,21 +23,26 @@ PATIENCE = 10.0
 
 PAGE = 100
 
+APPLIED, QUIESCED = "applied", "quiesced"
+"""The stages of a stop: nothing new starts; the agent's process stands still."""
+
 
 @dataclass(frozen=True)
 class Manner:
-    """How a mutation is sent: for how long it is waited for, why, and under which Idempotency-Key."""
+    """How a mutation is sent: for how long it is waited for, why, under which Idempotency-Key, and until which stage
+    of a stop: APPLIED or QUIESCED."""
 
     wait: float = 10.0
     reason: str | None = None
     key: str = field(default_factory=lambda: uuid4().hex)
+    stage: str = APPLIED
 
 
 class Client:
     """One server as one caller sees it. Threads may share it."""
 
     def __init__(self, url: str, key: str | None = None) -> None:
-        self.url = url
+        self.url, self.key = url, key
         self._http = httpx2.Client(
             base_url=url,
             headers={"Authorization": f"Bearer {key}"} if key else {},
@@ -93,32 +98,45 @@ class Client:
         self._document(self.request("DELETE", PREFIX + path, headers={"Idempotency-Key": uuid4().hex}))
 
     def command(self, method: str, path: str, body: dict[str, Any], manner: Manner, **headers: str) -> tuple[Any, bool]:
-        """Send a mutation and wait for it; its answer, and whether it is the agent (else the command, still queued).
+        """Send a mutation and wait for it; its answer, and whether it is the agent (else the command, still queued, or
+        applied and not quiesced yet).
 
         Raises Failure for whatever the server or the lifecycle refuses.
         """
         body = body if manner.reason is None else body | {"reason": manner.reason}
         headers = headers | {"Idempotency-Key": manner.key}
+        path = path if manner.stage == APPLIED else f"{path}?until={manner.stage}"
         deadline = time.monotonic() + manner.wait
         response = self._send(method, path, body, min(manner.wait, LONGEST_WAIT), headers)
-        if response.status_code != httpx2.codes.ACCEPTED or not manner.wait:
-            return self._document(response), response.status_code != httpx2.codes.ACCEPTED
-        command = self.await_closed(self._document(response), deadline)
-        if command["state"] == "queued":
-            return command, False
-        # The same request again: it is answered from what the first one made, as that stands now.
-        return self._document(self._send(method, path, body, 1, headers)), True
+        if response.status_code == httpx2.codes.ACCEPTED and manner.wait:
+            command, reached = self.await_stage(self._document(response), deadline, manner.stage)
+            if not reached:
+                return command, False
+            # The same request again: it is answered from what the first one made, as that stands now.
+            response = self._send(method, path, body, 1, headers)
+        return self._document(response), response.status_code != httpx2.codes.ACCEPTED
 
-    def await_closed(self, command: Any, deadline: float) -> Any:
-        """The command as soon as it is closed, or as it is at the deadline (of the monotonic clock)."""
+    def await_stage(self, command: Any, deadline: float, stage: str = APPLIED) -> tuple[Any, bool]:
+        """The command as soon as it has reached the stage, or as it is at the deadline (of the monotonic clock); and
+        whether it has."""
         path = f"/projects/{command['project_id']}/commands/{command['id']}"
-        while command["state"] == "queued" and (left := deadline - time.monotonic()) > 0:
+        reached = self._has_reached(command, stage)
+        while not reached and (left := deadline - time.monotonic()) > 0:
             asked = time.monotonic()
             wait = min(left, LONGEST_WAIT)
-            command = self.get(path, prefer=f"wait={wait:g}", patience=wait + PATIENCE)
-            if command["state"] == "queued" and time.monotonic() - asked < 1:
+            command = self.get(path, prefer=f"wait={wait:g}", patience=wait + PATIENCE, until=stage)
+            reached = self._has_reached(command, stage)
+            if not reached and time.monotonic() - asked < 1:
                 time.sleep(min(left, 1))  # too many wait already: the answer was not held
-        return command
+        return command, reached
+
+    def _has_reached(self, command: Any, stage: str) -> bool:
+        """Whether it is closed and, where that is asked for, its stop is over: the process stands still, or goes on
+        because the stop was lifted first, which only the agent shows."""
+        if command["state"] != "applied" or stage == APPLIED or command["quiesced_at"] is not None:
+            return bool(command["state"] != "queued")
+        agent = self.get(f"/projects/{command['project_id']}/agents/{command['agent_id']}")
+        return agent["quiesced_at"] is not None or agent["status"] not in ("paused", "terminated")
 
     def request(self, method: str, path: str, *, repeatable: bool = True, **how: Any) -> httpx2.Response:
         """One request, tried twice more where the connection is lost or the server is not able to serve (503)."""

@@ -1,12 +1,13 @@
 """`orch command`: what was asked of agents, and what became of it."""
 
 import time
+from typing import Any
 
 import click
 
 from orchestrator.cli.client import named
 from orchestrator.cli.failures import BY_CODE, Exit, Failure
-from orchestrator.cli.session import Session, in_project
+from orchestrator.cli.session import Session, in_project, of_stage
 from orchestrator.cli.session import command as one_command
 
 
@@ -28,18 +29,26 @@ def get(session: Session, command_id: str, project: str) -> None:
 @command.command()
 @click.argument("command_id", metavar="COMMAND")
 @click.option("--timeout", type=click.FloatRange(0), default=30.0, show_default=True, help="Seconds to wait.")
+@of_stage
 @in_project
 @one_command
-def wait(session: Session, command_id: str, timeout: float, project: str) -> None:
+def wait(session: Session, command_id: str, timeout: float, stage: str, project: str) -> None:
     """Wait until a command is closed; the exit code says how it ended."""
     deadline = time.monotonic() + timeout
     command_id = named("command", command_id)
     found = session.client.get(f"{session.project(project)}/commands/{command_id}")
-    found = session.client.await_closed(found, deadline)
+    found, reached = session.client.await_stage(found, deadline, stage)
     session.show(found)
-    if found["state"] == "queued":
-        raise Failure(f"still queued after {timeout:g} s; ask again, or see `orch doctor`.", Exit.TOO_LONG)
+    if not reached:
+        raise Failure(_why_not(found, timeout), Exit.TOO_LONG)
     if found["state"] == "cancelled":
         raise Failure("the command was cancelled.", Exit.REFUSED)
     if found["error"] is not None:
         raise Failure(found["error"]["message"], BY_CODE.get(found["error"]["code"], Exit.FAILED))
+
+
+def _why_not(command: dict[str, Any], timeout: float) -> str:
+    if command["state"] == "queued":
+        return f"still queued after {timeout:g} s; ask again, or see `orch doctor`."
+    explain = f"orch agent explain {command['agent_id']} --project {command['project_id']}"
+    return f"applied, but its process has not stopped after {timeout:g} s; ask again, or see `{explain}`."

@@ -30,6 +30,8 @@ BY_STATUS = {
 BY_CODE = {
     "invalid_transition": Exit.REFUSED,
     "conflict": Exit.REFUSED,
+    "held": Exit.REFUSED,
+    "fenced": Exit.REFUSED,
     "precondition_failed": Exit.REFUSED,
     "not_found": Exit.NOT_FOUND,
     "insufficient_permissions": Exit.NOT_ALLOWED,

@@ -35,8 +35,11 @@ COLOURS = {
 }
 
 _HEADINGS = {"tokens_used": "tokens", "cost_incurred": "cost", "tasks_completed": "tasks", "agent_type_slug": "type"}
-_NUMBERS = frozenset({"tokens_used", "cost_incurred", "tasks_completed", "version", "violations"})
+_NUMBERS = frozenset(
+    {"tokens_used", "cost_incurred", "tasks_completed", "version", "violations", "age", "epoch", "ttl"}
+)
 _COLOURED = frozenset({"status", "state", "before", "after"})
+_TIMES = frozenset({"at", "until", "deadline"})
 _NEVER_BROKEN = frozenset({"id", "agent_id", "command_id", "status", "state", "slug", "prefix", "version"})
 
 
@@ -46,19 +49,19 @@ def as_json(output: str | None) -> bool:
 
 
 def one(item: Any, output: str | None) -> None:
-    """Print one thing: JSON, its id, or its attributes one a line."""
+    """Print one thing: JSON, its id (or that of the agent it is about), or its attributes one a line."""
     if output == "id":
-        print(item.get("id", ""))
+        print(item.get("id", item.get("agent_id", "")))
         return
     if as_json(output):
         print(dump(item))
         return
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
+    lines = Table(box=None, show_header=False, pad_edge=False)
+    lines.add_column(style="bold", no_wrap=True)
+    lines.add_column(overflow="fold")
     for name, value in item.items():
-        table.add_row(name.replace("_", " "), cell(name, value))
-    console().print(table)
+        lines.add_row(name.replace("_", " "), cell(name, value))
+    console().print(lines)
 
 
 def many(items: Sequence[dict[str, Any]], columns: Columns, output: str | None) -> None:
@@ -69,20 +72,25 @@ def many(items: Sequence[dict[str, Any]], columns: Columns, output: str | None) 
     if as_json(output):
         print(dump(items))
         return
-    table = heading(columns)
+    console().print(table(items, columns))
+
+
+def table(items: Sequence[dict[str, Any]], columns: Columns) -> Table:
+    """A table of these columns, with a row for each item."""
+    made = heading(columns)
     for item in items:
-        table.add_row(*(cell(name, item[name]) for name in columns))
-    console().print(table)
+        made.add_row(*(cell(name, item[name]) for name in columns))
+    return made
 
 
 def heading(columns: Columns) -> Table:
     """An empty table of these columns."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    empty = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in columns:
         title = _HEADINGS.get(name, name.replace("_", " "))
-        table.add_column(title, no_wrap=name in _NEVER_BROKEN, overflow="fold")
-        table.columns[-1].justify = "right" if name in _NUMBERS else "left"
-    return table
+        empty.add_column(title, no_wrap=name in _NEVER_BROKEN, overflow="fold")
+        empty.columns[-1].justify = "right" if name in _NUMBERS else "left"
+    return empty
 
 
 def cell(name: str, value: Any) -> Text:
@@ -92,7 +100,9 @@ def cell(name: str, value: Any) -> Text:
     if isinstance(value, bool):
         value = "yes" if value else "no"
     text = visible(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
-    if name == "at" or name.endswith("_at"):
+    if name == "age":
+        text = f"{value:.1f} s"
+    if name in _TIMES or name.endswith("_at"):
         text = f"{text[:19].replace('T', ' ')}Z"
     return Text(text, style=COLOURS.get(text, "") if name in _COLOURED else "")
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import click
 
 from orchestrator.cli import render
-from orchestrator.cli.client import Client, Manner
+from orchestrator.cli.client import APPLIED, QUIESCED, Client, Manner
 from orchestrator.cli.failures import Exit, Failure
 from orchestrator.settings import settings
 
@@ -67,9 +67,12 @@ class Session:
         """The id of a user, named by e-mail address or id."""
         return self.client.id_of("/users", "user", "email", name.lower())
 
-    def show(self, item: Any) -> None:
-        """Print one thing."""
-        render.one(item, self.output)
+    def show(self, item: Any, tell: Callable[[Any], None] | None = None) -> None:
+        """Print one thing; for people as `tell` does, where it is given."""
+        if tell is None or self.as_json or self.output == "id":
+            render.one(item, self.output)
+        else:
+            tell(item)
 
     def show_all(self, items: list[dict[str, Any]], columns: render.Columns) -> None:
         """Print many."""
@@ -110,6 +113,11 @@ def shared(function: Callable[..., R]) -> Callable[..., R]:
 in_project = click.option(
     "-p", "--project", envvar="ORCH_PROJECT", show_envvar=True, required=True, help="The project, by slug or id."
 )
+
+of_stage = click.option(
+    "--quiesced", "stage", flag_value=QUIESCED, default=APPLIED,
+    help="Of a stop, wait until the agent's process stands still as well.",
+)  # fmt: skip
 
 
 def mutation(function: Callable[..., R]) -> Callable[..., R]:
