@@ -1,0 +1,50 @@
+"""The Python client: `Orchestrator` and `AsyncOrchestrator` for those who run fleets, `run_agent` for agents."""
+
+from orchestrator.sdk.client import AsyncOrchestrator, AsyncProjectClient, Orchestrator, ProjectClient
+from orchestrator.sdk.errors import (
+    ApiError,
+    Conflict,
+    ConnectionFailed,
+    Fenced,
+    Forbidden,
+    Held,
+    Invalid,
+    InvalidTransition,
+    LeaseHeld,
+    NoServer,
+    NotFound,
+    OrchestratorError,
+    PreconditionFailed,
+    RateLimited,
+    Terminated,
+    Timeout,
+    Unauthenticated,
+    Unavailable,
+)
+from orchestrator.sdk.running import Run
+
+__all__ = [
+    "ApiError",
+    "AsyncOrchestrator",
+    "AsyncProjectClient",
+    "Conflict",
+    "ConnectionFailed",
+    "Fenced",
+    "Forbidden",
+    "Held",
+    "Invalid",
+    "InvalidTransition",
+    "LeaseHeld",
+    "NoServer",
+    "NotFound",
+    "Orchestrator",
+    "OrchestratorError",
+    "PreconditionFailed",
+    "ProjectClient",
+    "RateLimited",
+    "Run",
+    "Terminated",
+    "Timeout",
+    "Unauthenticated",
+    "Unavailable",
+]

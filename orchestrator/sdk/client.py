@@ -1,0 +1,171 @@
+"""The clients: one that waits for each answer, one for asyncio. Threads, or tasks, may share one."""
+
+import os
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from pathlib import Path
+from typing import Any, Self
+
+import httpx2
+import platformdirs
+
+from orchestrator.sdk import surface, world
+from orchestrator.sdk.calls import RETRIES
+from orchestrator.sdk.commands import AsyncCommands, Commands
+from orchestrator.sdk.connection import AsyncConnection, Connection
+from orchestrator.sdk.documents import is_id
+from orchestrator.sdk.errors import NotFound, OrchestratorError
+from orchestrator.sdk.running import Run, running
+
+DEFAULT_URL = "http://127.0.0.1:8080"
+
+
+class ProjectClient(surface.Books):
+    """One project."""
+
+    def __init__(self, connection: Connection, project_id: str) -> None:
+        super().__init__(connection, project_id)
+        self.id = project_id
+        self.connection = connection
+        self.agents = surface.Agents(connection, project_id)
+        self.commands = Commands(connection, project_id)
+        self.issues = surface.Issues(connection, project_id)
+
+
+class AsyncProjectClient(surface.AsyncBooks):
+    """One project."""
+
+    def __init__(self, connection: AsyncConnection, project_id: str) -> None:
+        super().__init__(connection, project_id)
+        self.id = project_id
+        self.agents = surface.AsyncAgents(connection, project_id)
+        self.commands = AsyncCommands(connection, project_id)
+        self.issues = surface.AsyncIssues(connection, project_id)
+
+
+class Orchestrator(AbstractContextManager["Orchestrator"]):
+    """The API. Without arguments: ORCH_URL (else this machine's port 8080), and the key in ORCH_API_KEY, or else in
+    `$ORCH_HOME/admin.key`. Each failed attempt is followed by at most `retries` more; a refusal (409) by none."""
+
+    def __init__(
+        self,
+        url: str | None = None,
+        api_key: str | None = None,
+        *,
+        retries: int = RETRIES,
+        http_client: httpx2.Client | None = None,
+    ) -> None:
+        self.url = given_url(url)
+        self.connection = Connection(self.url, given_key(api_key), http_client, retries)
+        self.projects = surface.Projects(self.connection)
+        self.types = surface.Types(self.connection)
+        self.users = surface.Users(self.connection)
+        self.keys = surface.Keys(self.connection)
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.connection.http.close()
+
+    def project(self, name: str) -> ProjectClient:
+        """A project by its slug or id; raises NotFound."""
+        if is_id(name):
+            return ProjectClient(self.connection, name)
+        for project in self.projects.list():
+            if project.slug == name:
+                return ProjectClient(self.connection, project.id)
+        raise no_project(name)
+
+    def run_agent(
+        self,
+        name: str,
+        *,
+        project: str,
+        type: str | None = None,  # noqa: A002  # the field's word
+        ttl: int = 30,
+        holder: str | None = None,
+    ) -> AbstractContextManager[Run]:
+        """Be the agent of this name, which is spawned where there is none, or of this id: take its lease, beat, obey.
+
+        `ttl` is how many seconds it may be silent (5 to 300). A process of the same `holder` (host and process id,
+        where none is given) takes over at once; any other waits until the lease is lost.
+        """
+        return running(self.connection, self.project(project).id, name, kind=type, ttl=ttl, holder=holder)
+
+    def me(self) -> dict[str, Any]:
+        """Who the key belongs to."""
+        return self.connection.send(world.me())
+
+    def verify(self) -> dict[str, Any]:
+        """The invariants, each with how many rows violate it."""
+        return self.connection.send(world.verify())
+
+
+class AsyncOrchestrator(AbstractAsyncContextManager["AsyncOrchestrator"]):
+    """The same with asyncio."""
+
+    def __init__(
+        self,
+        url: str | None = None,
+        api_key: str | None = None,
+        *,
+        retries: int = RETRIES,
+        http_client: httpx2.AsyncClient | None = None,
+    ) -> None:
+        self.url = given_url(url)
+        self.connection = AsyncConnection(self.url, given_key(api_key), http_client, retries)
+        self.projects = surface.AsyncProjects(self.connection)
+        self.types = surface.AsyncTypes(self.connection)
+        self.users = surface.AsyncUsers(self.connection)
+        self.keys = surface.AsyncKeys(self.connection)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self.connection.http.aclose()
+
+    async def project(self, name: str) -> AsyncProjectClient:
+        """A project by its slug or id; raises NotFound."""
+        if is_id(name):
+            return AsyncProjectClient(self.connection, name)
+        async for project in self.projects.list():
+            if project.slug == name:
+                return AsyncProjectClient(self.connection, project.id)
+        raise no_project(name)
+
+    async def me(self) -> dict[str, Any]:
+        """Who the key belongs to."""
+        return await self.connection.send(world.me())
+
+    async def verify(self) -> dict[str, Any]:
+        """The invariants, each with how many rows violate it."""
+        return await self.connection.send(world.verify())
+
+
+def given_url(url: str | None) -> str:
+    """Where the server is."""
+    return (url or os.environ.get("ORCH_URL") or DEFAULT_URL).rstrip("/")
+
+
+def given_key(key: str | None) -> str:
+    """The caller's key; raises OrchestratorError where there is none."""
+    found = key or os.environ.get("ORCH_API_KEY")
+    if found:
+        return found
+    home = os.environ.get("ORCH_HOME") or platformdirs.user_data_dir("orch")
+    try:
+        return (Path(home) / "admin.key").read_text().strip()
+    except OSError:
+        raise OrchestratorError("no API key: set ORCH_API_KEY, or hand over api_key=") from None
+
+
+def no_project(name: str) -> NotFound:
+    """There is none of that name, or it is not the caller's."""
+    entry = {"code": "not_found", "message": f"there is no project {name!r}", "field": None}
+    return NotFound({"status": 404, "detail": entry["message"], "errors": [entry]})

@@ -1,0 +1,202 @@
+"""The heart of an agent's process: a thread that beats, reports, and hears whether to go on."""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from threading import Condition, Event, Thread
+from typing import Any
+
+from orchestrator.sdk import fleet, tenancy
+from orchestrator.sdk.connection import Connection
+from orchestrator.sdk.errors import Conflict, Fenced, Held, Invalid, LeaseHeld, OrchestratorError, Terminated
+from orchestrator.sdk.outbox import Outbox
+from orchestrator.sdk.shapes import Lease, Told
+
+log = logging.getLogger("orchestrator.sdk")
+
+ENTRIES = 1_000
+"""Usage that goes with one beat, at most."""
+
+STANDING_SECONDS = 1.0
+"""Between two beats of a process that stands still and waits to be let go on."""
+
+
+class Place:
+    """Which agent, at which server, under which name this process asks for its lease."""
+
+    def __init__(self, connection: Connection, project_id: str, agent_id: str, holder: str, ttl: int) -> None:
+        self.connection, self.project_id, self.agent_id = connection, project_id, agent_id
+        self.holder, self.ttl = holder, ttl
+
+    def lease(self) -> Lease:
+        """Ask for it; raises Held, LeaseHeld, Conflict (terminated)."""
+        return self.connection.send(
+            tenancy.lease(self.project_id, self.agent_id, holder=self.holder, ttl=self.ttl), retries=0
+        )
+
+
+class Pulse(Thread):
+    """Beats until it is stopped; `changed` guards, and tells of, all that it shares with those who work."""
+
+    def __init__(self, place: Place, lease: Lease, outbox: Outbox) -> None:
+        super().__init__(name=f"pulse-{place.agent_id}", daemon=True)
+        self.place, self.outbox = place, outbox
+        self.changed = Condition()
+        self.lease: Lease | None = lease
+        self.told: Told | None = None
+        self.failure: OrchestratorError | None = None
+        """Why this process can never go on: its checkpoints raise it."""
+        self.standing = False
+        """Whether everybody who works has stopped at a checkpoint."""
+        self.listeners: list[Callable[[Told], None]] = []
+        self._now: dict[str, Any] = {"status": "idle"}
+        self._says: deque[dict[str, Any]] = deque([self._now])
+        self._heard_at = time.monotonic()
+        self._wanted, self._over = Event(), Event()
+
+    def say(self, **says: Any) -> None:
+        """Report a status or a task with a beat of its own, which comes at once."""
+        with self.changed:
+            self._now = self._now | says
+            self._says.append(self._now)
+        self.wake()
+
+    def wake(self) -> None:
+        """Beat now."""
+        self._wanted.set()
+
+    @property
+    def silent(self) -> bool:
+        """Whether nothing has been heard for so long that the server has given the lease up, or will have before it
+        hears us again: it does not answer, or we were frozen."""
+        return time.monotonic() - self._heard_at > self.place.ttl * 4 / 3
+
+    def stop(self) -> None:
+        """Beat no more; what there is to say is said first."""
+        self._over.set()
+        self.wake()
+        self.join()
+
+    def run(self) -> None:
+        """The life of the thread."""
+        while not self._over.is_set():
+            self._wanted.wait(self._pause())
+            self._wanted.clear()
+            self._round()
+        if self._says or self.outbox:
+            self._round()
+
+    def _pause(self) -> float:
+        return STANDING_SECONDS if self.standing else self.place.ttl / 3
+
+    def _round(self) -> None:
+        """As many beats as there is something to say; none of them may end this thread."""
+        try:
+            if self.lease is None:
+                self._send_usage(self.outbox.first(ENTRIES))
+                self._regain()
+            while self.lease is not None and self._beat(self.lease) and (self._says or len(self.outbox) >= ENTRIES):
+                pass
+        except OrchestratorError as error:
+            log.warning("no beat: %s", error)
+            self._give_up_if_lost()
+        except Exception:  # the user's agent must not fail because its reports do
+            log.exception("a beat failed")
+
+    def _beat(self, lease: Lease) -> bool:
+        """One beat; whether it was heard."""
+        with self.changed:
+            says = self._says[0] if self._says else {"status": self._now["status"]}  # again: it may have been moved
+            ack = self.standing
+        entries = self.outbox.first(ENTRIES)
+        more = {"entries": entries} if entries else {}
+        beat = tenancy.beat(self.place.project_id, self.place.agent_id, epoch=lease.epoch, ack=ack, **says, **more)
+        try:
+            told = self.place.connection.send(replace(beat, patience=self.place.ttl), token=lease.token, retries=0)
+        except Fenced:
+            self.outbox.forget(entries)  # counted even now
+            self._lose("the lease is over")
+            return False
+        except Invalid as error:
+            log.warning("refused by the server: %s", error)
+            self._send_usage(entries)
+            self._said(says)
+            return False
+        self.outbox.forget(entries)
+        self._said(says)
+        self._hear(told)
+        return True
+
+    def _said(self, says: dict[str, Any]) -> None:
+        """Only this: something else may have been said while the beat was on its way."""
+        with self.changed:
+            if self._says and self._says[0] is says:
+                self._says.popleft()
+
+    def _hear(self, told: Told) -> None:
+        with self.changed:
+            before, self.told = self.told, told
+            self._heard_at = time.monotonic()
+            if before is not None and before.directive == "pause" and told.directive == "continue":
+                self._say_again()
+            self.changed.notify_all()
+        if before is None or before.directive != told.directive:
+            for listener in self.listeners:
+                listener(told)
+
+    def _say_again(self) -> None:
+        """What the agent was at, which is idle by now: it cannot become waiting but from working."""
+        steps = [{"status": "working"}] if self._now["status"] == "waiting" else []
+        self._says = deque([*steps, self._now])
+
+    def _give_up_if_lost(self) -> None:
+        if self.lease is not None and self.silent:
+            self._lose("the server does not answer")
+
+    def _lose(self, why: str) -> None:
+        log.warning("agent %s: %s", self.place.agent_id, why)
+        with self.changed:
+            self.lease = None
+            self.changed.notify_all()
+
+    def _regain(self) -> None:
+        """Once everybody stands still: only then has nobody gone on meanwhile."""
+        if not self.standing or self._over.is_set():
+            return
+        try:
+            lease = self.place.lease()
+        except Held:
+            pass  # not yet
+        except LeaseHeld as error:
+            self._fail(error)
+        except Conflict as error:
+            self._fail(Terminated(str(error)))
+        else:
+            with self.changed:
+                self.lease, self._heard_at = lease, time.monotonic()
+                self._say_again()
+
+    def _fail(self, failure: OrchestratorError) -> None:
+        with self.changed:
+            self.failure = failure
+            self.changed.notify_all()
+
+    def _send_usage(self, entries: list[dict[str, Any]]) -> None:
+        """Without a beat, and one by one where they are refused together: what is refused alone is given up."""
+        try:
+            self._report(entries)
+        except Invalid as error:
+            if len(entries) == 1:
+                log.warning("usage %s is refused and given up: %s", entries[0]["report_id"], error)
+                self.outbox.forget(entries)
+                return
+            for entry in entries:
+                self._send_usage([entry])
+
+    def _report(self, entries: list[dict[str, Any]]) -> None:
+        if entries:
+            named = [entry | {"agent_id": self.place.agent_id} for entry in entries]
+            self.place.connection.send(fleet.report(self.place.project_id, named), retries=0)
+            self.outbox.forget(entries)
