@@ -1,4 +1,4 @@
-"""`orch demo`: a fleet of simulated agents through the public API, and whether the books agree afterwards."""
+"""`orch demo`: a fleet of real processes through SDK and public API, and whether the books agree afterwards."""
 
 import signal
 import sys
@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 from uuid import uuid4
 
@@ -13,16 +15,17 @@ import click
 
 from orchestrator.cli import render
 from orchestrator.cli.client import Client
-from orchestrator.cli.demo.actor import Actor, Stage
+from orchestrator.cli.demo.actor import Actor
 from orchestrator.cli.demo.audit import mismatches, project_metrics
 from orchestrator.cli.demo.books import Book, metrics, written
 from orchestrator.cli.demo.careers import KINDS, cast
 from orchestrator.cli.demo.own import own_stack
 from orchestrator.cli.demo.screen import comparison, say, screen, summary
+from orchestrator.cli.demo.stage import Stage
+from orchestrator.cli.demo.troupe import Troupe, troupe
 from orchestrator.cli.failures import Exit, Failure
 from orchestrator.cli.session import Session, command
 
-THREADS = 8
 READY_SECONDS = 30.0
 SIGNALLED = 128
 
@@ -33,8 +36,9 @@ SIGNALLED = 128
 def demo(session: Session, seed: int) -> None:
     """Let 24 agents play, and compare the books.
 
-    They are simulated, of three types, in a new project, and act through the public API; afterwards the server's
-    metrics, agents, ledger and events must be what was sent, to the last digit.
+    They are of three types, in a new project, each a process of its own that works through the SDK, while its operator
+    pauses, resumes and terminates it through the API. Some are killed, some ignore a pause until they are fenced.
+    Afterwards the server's metrics, agents, ledger and events must be what was sent, to the last digit.
     Runs against the server that answers at --url; where none does, against one it starts and stops itself.
     Fails if anything differs, or if an invariant is violated. The result is a table unless -o json is given.
     """
@@ -42,9 +46,10 @@ def demo(session: Session, seed: int) -> None:
     began = time.monotonic()
     with _somewhere(session) as client:
         stage = _set(client)
-        books = _play(stage, seed, live=session.output != "json")
-        wrong = mismatches(stage, books) + _violations(stage)
-        counted = project_metrics(stage)
+        with _enter(stage) as players:
+            books = _play(stage, players, seed, live=session.output != "json")
+            wrong = mismatches(stage, books) + _violations(stage)
+            counted = project_metrics(stage)
     _conclude(session, books, counted, wrong)
     if wrong:
         raise Failure(f"the books disagree in {len(wrong)} points.")
@@ -95,6 +100,15 @@ def _set(client: Client) -> Stage:
     return stage
 
 
+@contextmanager
+def _enter(stage: Stage) -> Iterator[Troupe]:
+    """The processes of the agents, with what they must remember in a folder that is gone afterwards."""
+    with TemporaryDirectory(prefix="orch-demo-") as folder:
+        project_id = stage.project.removeprefix("/projects/")
+        with troupe(stage.client.url, stage.client.key or "", project_id, Path(folder)) as players:
+            yield players
+
+
 def _type_id(stage: Stage, kind: str) -> str:
     try:
         return str(stage.obey(lambda: stage.client.post("/agent-types", {"name": kind.title(), "slug": kind}))["id"])
@@ -104,17 +118,18 @@ def _type_id(stage: Stage, kind: str) -> str:
         return stage.obey(lambda: stage.client.id_of("/agent-types", "type", "slug", kind))
 
 
-def _play(stage: Stage, seed: int, live: bool) -> list[Book]:
-    """All roles from beginning to end, in several threads; everybody's book."""
+def _play(stage: Stage, players: Troupe, seed: int, live: bool) -> list[Book]:
+    """All roles from beginning to end, in a thread each; everybody's book."""
     roles = cast(seed)
     books = [Book(role.name, role.kind) for role in roles]
-    with ThreadPoolExecutor(THREADS) as threads, screen(books, stage, live) as show:
+    with ThreadPoolExecutor(len(roles)) as threads, screen(books, stage, live) as show:
         try:
-            lives = [threads.submit(Actor(stage, *part).live) for part in zip(roles, books, strict=True)]
+            lives = [threads.submit(Actor(stage, players, *part).live) for part in zip(roles, books, strict=True)]
             while _goes_on(lives):
                 show()
         except BaseException:  # whatever it is, the other threads must end before it goes on its way
             stage.over.set()
+            players.close()
             raise
     return books
 

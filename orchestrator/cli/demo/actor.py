@@ -1,106 +1,114 @@
-"""One simulated agent: it lives its role through the public API and keeps its book."""
+"""One agent of the demo: its operator, who speaks to the API, and its process, a real one; and the book of both."""
 
-import time
-from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass, field
-from threading import Event
-from typing import Any, TypeVar
+from typing import Any
 
-from orchestrator.cli.client import Client, Manner
+from orchestrator.cli.client import QUIESCED, Manner
 from orchestrator.cli.demo.books import Book
 from orchestrator.cli.demo.careers import Role
+from orchestrator.cli.demo.stage import Stage
+from orchestrator.cli.demo.troupe import Player, Troupe
 from orchestrator.cli.failures import Failure
 
-T = TypeVar("T")
+WAIT = 30.0
+"""Seconds a command may take, or its stop, before the demo calls it lost."""
 
-WAIT = 20.0
-"""Seconds a command may take before the demo calls it lost."""
+DEADLINE_SECONDS = 3
+"""After which a process that does not stop is fenced."""
 
-MOVES: dict[str, tuple[str, str, str]] = {
-    "work": ("PATCH", "", "working"),
-    "wait": ("PATCH", "", "waiting"),
-    "rest": ("PATCH", "", "idle"),
+OPERATORS: dict[str, tuple[str, str, str]] = {
     "pause": ("POST", "/pause", "paused"),
     "resume": ("POST", "/resume", "idle"),
     "terminate": ("DELETE", "", "terminated"),
 }
-"""How each move is asked for, and where it leads."""
-
-
-class Stopped(Exception):
-    """The demo is over before its end."""
-
-
-@dataclass
-class Stage:
-    """What all actors share: the API, the project, its types, and whether the play goes on."""
-
-    client: Client
-    project: str = ""
-    types: dict[str, str] = field(default_factory=dict)
-    over: Event = field(default_factory=Event)
-    _limit: str = ""
-    _limited_until: float = 0.0
-
-    def rest(self, seconds: float) -> None:
-        """Let time pass; raises Stopped when the play is over."""
-        if self.over.wait(seconds):
-            raise Stopped
-
-    def obey(self, call: Callable[[], T]) -> T:
-        """What the call returns; as often as the server's limits ask us to come back later, we do."""
-        while True:
-            try:
-                return call()
-            except Failure as failure:
-                if failure.retry_after is None or failure.status != 429:  # noqa: PLR2004  # rate limited
-                    raise
-                self._limit, _, _ = failure.sentence.partition(";")
-                self._limited_until = time.monotonic() + failure.retry_after
-                self.rest(failure.retry_after)
-
-    @property
-    def held_up(self) -> str:
-        """The limit that somebody waits for, if anybody does."""
-        return f"waiting: {self._limit}" if time.monotonic() < self._limited_until else ""
+"""How each move of the operator's is asked for, and where it leads."""
 
 
 class Actor:
     """Lives one role."""
 
-    def __init__(self, stage: Stage, role: Role, book: Book) -> None:
-        self.stage, self.role, self.book = stage, role, book
+    player: Player
+    """Its process, as soon as the agent is born."""
+
+    def __init__(self, stage: Stage, troupe: Troupe, role: Role, book: Book) -> None:
+        self.stage, self.troupe, self.role, self.book = stage, troupe, role, book
 
     def live(self) -> None:
         """From birth to the end of the role."""
         self._spawn()
+        self.player = self.troupe.start(self.role.name, self.book.id)
         for step in self.role.steps:
             self.stage.rest(self.role.pause())
-            if step == "report":
-                self._report()
-            elif step.endswith("!"):
+            if step.endswith("!"):
                 self._be_refused(step.removesuffix("!"))
             else:
-                self._move(step)
+                getattr(self, f"_{step}")()
 
     def _spawn(self) -> None:
         body = {"name": self.role.name, "agent_type_id": self.stage.types[self.role.kind]}
-        self.book.id = self._command("POST", f"{self.stage.project}/agents", body, "spawn")["id"]
+        self.book.id = self._command("POST", f"{self.stage.project}/agents", body, Manner(WAIT, "spawn"))["id"]
         self.book.move("spawn", "idle")
 
-    def _move(self, verb: str) -> None:
-        method, door, status = MOVES[verb]
-        task = self.role.task() if verb == "work" else None
-        body: dict[str, Any] = {"status": status} if method == "PATCH" else {}
-        body |= {"current_task": task} if verb in ("work", "rest") else {}
-        self._command(method, self._path + door, body, f"demo: {verb}")
+    def _work(self) -> None:
+        """Takes up a task, or goes on with it after a wait."""
+        if self.book.status != "waiting":
+            self.book.current_task = self.role.task()
+            self.player.do("work", task=self.book.current_task)
+        else:
+            self.player.do("work")
+        self._moved("work", "working")
+
+    def _wait(self) -> None:
+        self.player.do("wait")
+        self._moved("wait", "waiting")
+
+    def _rest(self) -> None:
+        self.player.do("rest")
+        self.book.finish()
+        self._moved("rest", "idle")
+
+    def _pause(self) -> None:
+        paused = self._operate("pause", {})
+        self.book.expect("what its process is stopped by", "ack", paused["quiesced_by"])
+
+    def _resume(self) -> None:
+        """The process goes on where it was."""
+        was = self.book.before_pause
+        self._operate("resume", {})
+        if was in ("working", "waiting"):
+            self.book.move("work", "working")
+        if was == "waiting":
+            self.book.move("wait", "waiting")
+        self._await(self.book.status)
+
+    def _terminate(self) -> None:
+        self._operate("terminate", {})
+        self.book.current_task = None
+        self.book.expect("the exit code of its process", 0, self.player.ended())
+
+    def _kill(self) -> None:
+        """Its process dies without a word; another one takes its place."""
+        self.player.kill()
+        self._moved("rest", "idle")
+        self.player = self.troupe.start(self.role.name, self.book.id)
+
+    def _deaf(self) -> None:
+        """From now on its process ignores what it is told."""
+        self.player.do("deaf")
+
+    def _stop(self) -> None:
+        """Fenced at its deadline, it can no longer write: what it says is not heard."""
+        stopped = self._operate("pause", {"deadline": DEADLINE_SECONDS})
+        self.book.expect("what its process is stopped by", "expiry", stopped["quiesced_by"])
+
+    def _operate(self, verb: str, body: dict[str, Any]) -> Any:
+        method, door, status = OPERATORS[verb]
+        answer = self._command(method, self._path + door, body, Manner(WAIT, f"demo: {verb}", stage=QUIESCED))
         self.book.move(verb, status)
-        if verb in ("work", "rest", "terminate"):
-            self.book.current_task = task
+        return answer
 
     def _be_refused(self, verb: str) -> None:
-        method, door, _ = MOVES[verb]
+        method, door, _ = OPERATORS[verb]
         try:
             self.stage.obey(lambda: self._send(method, self._path + door, {}, Manner(WAIT, "demo: cannot be")))
         except Failure as failure:
@@ -110,29 +118,37 @@ class Actor:
             self.book.surprises.append(f"{self.book.name}: {verb} should have been refused")
 
     def _report(self) -> None:
+        """By its process; by the operator where there is none any more."""
         entries = self.role.entries(self.book.entries)
-        self._send_usage(entries, new=len(entries))
+        send = self._play_usage if self.player.lives else self._send_usage
+        send(entries)
+        for entry in entries:
+            self.book.count(entry)
         if self.role.twice():
-            later = self.role.entries(self.book.entries)
-            self._send_usage([*entries, *later], new=len(later))
+            send(entries)
             self.book.repeats += 1
         if self.role.twice():
             false = deepcopy(entries[:1])
             false[0]["cost"] = "1" + false[0]["cost"]
-            self._send_usage(false, new=0, conflicts=[0])
+            send(false)
 
-    def _send_usage(self, entries: list[dict[str, Any]], new: int, conflicts: list[int] | None = None) -> None:
-        """Report; the last `new` of the entries are news."""
+    def _play_usage(self, entries: list[dict[str, Any]]) -> None:
+        self.player.do("report", entries=entries)
+
+    def _send_usage(self, entries: list[dict[str, Any]]) -> None:
         body = {"entries": entries}
-        taken = self.stage.obey(lambda: self.stage.client.post(f"{self._path}/usage", body, wait=WAIT))
-        wanted = {"accepted": new, "duplicates": len(entries) - new, "conflicts": conflicts or []}
-        self.book.expect("the answer to usage", wanted, taken)
-        for entry in entries[len(entries) - new :]:
-            self.book.count(entry)
+        self.stage.obey(lambda: self.stage.client.post(f"{self._path}/usage", body, wait=WAIT))
 
-    def _command(self, method: str, path: str, body: dict[str, Any], reason: str) -> Any:
-        """Send a command, now and then twice under one key, and wait until it is applied."""
-        manner = Manner(WAIT, reason)
+    def _moved(self, verb: str, status: str) -> None:
+        self.book.move(verb, status)
+        self._await(status)
+
+    def _await(self, status: str | None) -> None:
+        if status is not None and not self.stage.shows(self.book.id, status, WAIT):
+            self.book.surprises.append(f"{self.book.name}: was not seen {status} within {WAIT:g} s")
+
+    def _command(self, method: str, path: str, body: dict[str, Any], manner: Manner) -> Any:
+        """Send a command, now and then twice under one key, and wait until its stage is reached."""
         answer = self.stage.obey(lambda: self._send(method, path, body, manner))
         if self.role.twice():
             self.book.repeats += 1
@@ -152,4 +168,4 @@ class Actor:
 
 
 def _gist(answer: dict[str, Any]) -> dict[str, Any]:
-    return {name: answer.get(name) for name in ("id", "status", "version", "message")}
+    return {name: answer.get(name) for name in ("id", "status", "message")}

@@ -7,8 +7,8 @@ from decimal import Decimal
 from typing import Any
 
 from orchestrator.cli.client import PAGE
-from orchestrator.cli.demo.actor import Stage
 from orchestrator.cli.demo.books import Book, metrics, written
+from orchestrator.cli.demo.stage import Stage
 
 SETTLE_SECONDS = 3.0
 """How long usage that was taken may wait to be counted before its absence is a mismatch."""

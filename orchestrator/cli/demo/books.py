@@ -35,6 +35,17 @@ class Book:
         self.events.append((verb, self.status, status))
         self.status = status
 
+    @property
+    def before_pause(self) -> str | None:
+        """Its status when it was paused."""
+        return next((before for verb, before, _ in reversed(self.events) if verb == "pause"), None)
+
+    def finish(self) -> None:
+        """A task is done: that is an entry of its own."""
+        self.entries += 1
+        self.tasks += 1
+        self.current_task = None
+
     def count(self, entry: dict[str, Any]) -> None:
         """It used something, reported for the first time."""
         self.entries += 1

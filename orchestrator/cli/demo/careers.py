@@ -11,14 +11,14 @@ KINDS = ("researcher", "coder", "reviewer")
 CAREERS = (
     "work report wait report resume!",
     "work report wait work report",
-    "work report rest work report",
+    "work report rest work report kill work report",
     "work report pause report resume",
-    "work report pause pause!",
+    "work report pause pause! resume deaf stop report",
     "work wait report pause resume work report rest",
     "work report terminate report",
     "pause resume work report pause terminate resume!",
 )
-"""Steps; one with a ! must be refused. Few enough updates that the default limits delay a demo by about a minute."""
+"""Steps; one with a ! must be refused. So few that the default limits delay a demo by about a minute, no more."""
 
 TASKS = ("read the papers", "fix the flaky test", "review the change", "draft the summary", "sort the inbox")
 MODELS = (("anvil", "anvil-large"), ("anvil", "anvil-small"), ("brook", "brook-2"))

@@ -10,8 +10,8 @@ from rich.live import Live
 from rich.table import Table
 
 from orchestrator.cli import render
-from orchestrator.cli.demo.actor import Stage
 from orchestrator.cli.demo.books import STATUSES, Book, written
+from orchestrator.cli.demo.stage import Stage
 
 LINE_SECONDS = 1.0
 """Between two lines of progress where there is no terminal."""
