@@ -23,12 +23,20 @@ from tests.surface import Scene
 from tests.wire import Gunicorn
 from workers.app import app as celery
 
+LONGEST = {"test_up", "test_lease_races", "test_demo", "test_compose", "test_sdk_running", "test_races", "test_claims"}
+"""Files of few tests that take more than ten seconds each."""
+
 CACHES = (settings, database.engine, limits.limits, limits._shares, limits._script)
 
 
 def pytest_configure() -> None:
     """Be interruptible, and let what we start be: a shell that runs us in the background has SIGINT ignored."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest first, or one process would be left alone with them at the end."""
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
 
 
 @pytest.fixture(scope="session")
