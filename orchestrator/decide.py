@@ -130,7 +130,7 @@ def _effect(agent: Agent, command: Command, now: Moment) -> Event:
 
 
 def _check_epoch(epoch: int, lease: Lease | None) -> None:
-    if lease is None or not lease.live or lease.epoch != epoch:
+    if lease is None or not lease.counts or lease.epoch != epoch:
         raise Fenced(f"the lease of epoch {epoch} is over")
 
 

@@ -102,9 +102,10 @@ _LEASES = text("SELECT 1 FROM leases WHERE agent_id = ANY(CAST(:ids AS uuid[])) 
 _AGENTS = text(f"""
     SELECT a.id, a.project_id, status, version, name, current_task, short_term_memory, long_term_memory_ref, session_id,
         last_activity_at, terminated_at, updated_at, holds, stop, quiesced_at, quiesced_by, clock_timestamp() AS now,
-        lease.epoch, lease.live, lease.acked
+        lease.epoch, lease.live, lease.counts, lease.acked
     FROM agents a LEFT JOIN LATERAL (
-        SELECT l.epoch, {LIVE} AS live, l.acked_at IS NOT NULL AS acked FROM leases l WHERE l.agent_id = a.id
+        SELECT l.epoch, {LIVE} AS live, {LIVE} OR l.ended_by = 'release' AS counts, l.acked_at IS NOT NULL AS acked
+        FROM leases l WHERE l.agent_id = a.id
         FOR KEY SHARE
     ) lease ON true
     WHERE a.id = ANY(CAST(:ids AS uuid[]))
@@ -196,7 +197,7 @@ def _load(db: Connection, claim: Claim, only: UUID | None) -> Load:
     mailboxes = {"ids": ids, "most": most, "only": only}
     _, letters, agents = together(db, (_LEASES, {"ids": ids}), (_MAILBOXES, mailboxes), (_AGENTS, {"ids": ids}))
     found = agents.fetchall()
-    leases = {row.id: Lease(row.epoch, row.live, row.acked) for row in found if row.epoch is not None}
+    leases = {row.id: Lease(row.epoch, row.live, row.counts, row.acked) for row in found if row.epoch is not None}
     mail: dict[UUID, list[Command]] = defaultdict(list)
     for row in letters:
         mail[row.agent_id].append(_command(row))

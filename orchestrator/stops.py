@@ -43,6 +43,8 @@ class Lease:
 
     epoch: int
     live: bool
+    counts: bool
+    """Whether what was said under it counts: it is live, or was given back after it."""
     acked: bool
 
 

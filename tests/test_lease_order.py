@@ -172,6 +172,28 @@ def test_a_stop_is_told_whatever_is_queued_behind_it(quiet: Project, agent: str)
     assert told(quiet, agent, 1)["directive"] == "continue"
 
 
+def test_the_last_words_of_a_process_that_has_left_are_heard(quiet: Project, agent: str) -> None:
+    leased(quiet, agent)
+    told(quiet, agent, 1, status="working", current_task="read")
+    settle()
+    told(quiet, agent, 1, status="idle", current_task=None)
+    assert quiet.api.delete(f"{quiet.agent(agent)}/lease", {"epoch": 1}).status_code == 204
+    settle()
+
+    assert (shown(quiet, agent)["status"], shown(quiet, agent)["current_task"]) == ("idle", None)
+    assert violations() == {}
+
+
+def test_the_last_words_of_a_process_that_has_left_are_not_heard_once_it_is_fenced(quiet: Project, agent: str) -> None:
+    leased(quiet, agent)
+    told(quiet, agent, 1, current_task="read")
+    assert quiet.api.delete(f"{quiet.agent(agent)}/lease", {"epoch": 1}).status_code == 204
+    quiet.send(agent, "pause", mode="immediate")
+    settle()
+
+    assert shown(quiet, agent)["current_task"] is None
+
+
 def acks(project: Project, agent: str, db: Connection) -> None:
     """The process says that it stands still."""
     beats.take(db, UUID(project.id), [AgentBeat(agent_id=UUID(agent), epoch=1, ack=True)])
