@@ -16,6 +16,7 @@ from sqlalchemy import create_engine, make_url, text
 from orchestrator import db as database
 from orchestrator import keys, limits
 from orchestrator.bootstrap import prepare
+from orchestrator.sdk import Orchestrator, ProjectClient
 from orchestrator.settings import settings
 from tests.redis_server import OwnRedis
 from tests.stage import Api, Project, Worker
@@ -135,6 +136,13 @@ def web(apart: str, home: Path) -> Iterator[Gunicorn]:
 
 
 @pytest.fixture(scope="session")
+def server(world: None, home: Path) -> Iterator[str]:
+    """The address of the session's web server, as production runs it."""
+    with Gunicorn.start(home / "server.log") as running:
+        yield f"http://127.0.0.1:{running.port}"
+
+
+@pytest.fixture(scope="session")
 def worker(world: None, home: Path) -> Iterator[Worker]:
     """The session's Celery worker: a process with two children."""
     with Worker.start(home / "worker.log") as running:
@@ -159,6 +167,19 @@ def admin(app: OpenAPI, template: tuple[str, str]) -> Api:
 def project(admin: Api, worker: Worker) -> Project:
     """A new project with an agent type, whose commands the session's worker applies."""
     return Project.make(admin)
+
+
+@pytest.fixture
+def orch(server: str, template: tuple[str, str]) -> Iterator[Orchestrator]:
+    """The SDK's client, as the administrator."""
+    with Orchestrator(server, template[1]) as client:
+        yield client
+
+
+@pytest.fixture
+def demo(orch: Orchestrator, project: Project) -> ProjectClient:
+    """The new project as the SDK shows it."""
+    return orch.project(project.id)
 
 
 @pytest.fixture

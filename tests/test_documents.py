@@ -150,12 +150,12 @@ def assert_described(document: dict[str, Any], schema: dict[str, Any], value: An
         assert set(schema.get("required", ())) <= set(value) <= set(schema["properties"])
         for name, inner in value.items():
             assert_described(document, schema["properties"][name], inner)
+    elif isinstance(value, dict | list) and "anyOf" in schema:
+        (option,) = [each for each in schema["anyOf"] if each.get("type") != "null"]
+        assert_described(document, option, value)
     elif isinstance(value, list):
         for inner in value:
             assert_described(document, schema["items"], inner)
-    elif isinstance(value, dict) and "anyOf" in schema:
-        (option,) = [each for each in schema["anyOf"] if each.get("type") != "null"]
-        assert_described(document, option, value)
 
 
 def test_a_problem_has_exactly_the_fields_that_are_described(scene: Scene, document: dict[str, Any]) -> None:

@@ -1,94 +1,22 @@
 """Agents as processes, through the SDK: they work, stand still when told so, end when told so, and lose no usage."""
 
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from orchestrator.sdk import Orchestrator, ProjectClient
+from orchestrator.sdk import ProjectClient
 from orchestrator.sdk.calls import Call
 from orchestrator.sdk.connection import Connection
-from orchestrator.sdk.running import running
-from tests.shell import serving
-from tests.stage import ROOT, Project, eventually, sql, violations
+from orchestrator.sdk.running import Role, running
+from tests.looping import Looping, looping
+from tests.stage import Project, eventually, sql, violations
 
 pytestmark = pytest.mark.usefixtures("worker")
-
-
-@pytest.fixture(scope="module")
-def server(home: Path) -> Iterator[str]:
-    """The address of a web server."""
-    with serving(home / "web-sdk.log") as url:
-        yield url
-
-
-@dataclass
-class Looping:
-    """A process of examples/plain_loop.py, and its agent as the API shows it."""
-
-    process: "subprocess.Popen[str]"
-    log: Path
-    project: ProjectClient
-    agent_id: str = ""
-
-    def said(self) -> list[str]:
-        """What it has printed."""
-        return self.log.read_text().splitlines()
-
-    def steps(self) -> int:
-        """How many steps it has done."""
-        return sum(line.startswith("step") for line in self.said())
-
-    @property
-    def agent(self) -> Any:
-        """The agent."""
-        return self.project.agents.get(self.agent_id)
-
-    def working(self) -> "Looping":
-        """Wait until it has done something, and the agent is seen to work."""
-        eventually(lambda: self.steps() > 0 or self.process.poll() is not None, 20)
-        assert self.process.poll() is None, self.said()
-        self.agent_id = self.said()[0].split()[1]
-        eventually(lambda: self.agent.status == "working")
-        return self
-
-
-@pytest.fixture
-def demo(server: str, project: Project, template: tuple[str, str]) -> Iterator[ProjectClient]:
-    """The project as the SDK shows it."""
-    with Orchestrator(server, template[1]) as orch:
-        yield orch.project(project.id)
-
-
-@contextmanager
-def looping(
-    server: str, key: str, project: Project, folder: Path, jobs: int = 1000, seconds: float = 0.05, name: str = "scout"
-) -> Iterator[Looping]:
-    """A process that works through jobs; killed at the end of the block."""
-    kind = project.api.get(f"agent-types/{project.type_id}").json["slug"]  # type: ignore[index]
-    env = os.environ | {
-        "ORCH_URL": server,
-        "ORCH_API_KEY": key,
-        "ORCH_PROJECT": project.id,
-        "ORCH_OUTBOX": str(folder / "outbox"),
-    }
-    log = folder / f"loop-{time.monotonic_ns()}.log"
-    with log.open("w") as output, Orchestrator(server, key) as orch:
-        line = [sys.executable, "examples/plain_loop.py", name, kind, str(jobs), str(seconds)]
-        process = subprocess.Popen(line, cwd=ROOT, env=env, stdout=output, stderr=output, text=True)
-        try:
-            yield Looping(process, log, orch.project(project.id))
-        finally:
-            process.kill()
-            process.wait(10)
 
 
 @pytest.fixture
@@ -174,6 +102,25 @@ def test_a_frozen_process_is_quiesced_by_expiry_and_its_late_writes_are_refused(
     assert violations() == {}
 
 
+def test_what_a_killed_process_had_not_sent_is_sent_at_its_next_start(
+    server: str, template: tuple[str, str], project: Project, tmp_path: Path
+) -> None:
+    with looping(server, template[1], project, tmp_path) as first:
+        first.working()
+        first.process.kill()
+        first.process.wait(10)
+        done = first.steps()
+
+    with looping(server, template[1], project, tmp_path, jobs=0) as second:
+        assert second.process.wait(60) == 0, second.said()
+        second.agent_id = first.agent_id
+
+        assert second.said()[0] == f"agent {first.agent_id}"
+        counted = eventually(lambda: (tokens := second.agent.tokens_used) >= done * 110 and tokens)
+        assert counted in {done * 110, (done + 1) * 110}  # it may have died between the entry and its print
+    assert violations() == {}
+
+
 class Slow(Connection):
     """A connection on which something happens while a beat is on its way."""
 
@@ -193,9 +140,12 @@ def test_what_is_said_while_a_beat_is_on_its_way_is_said_with_the_next(
 ) -> None:
     monkeypatch.setenv("ORCH_OUTBOX", str(tmp_path))
     agent_id = project.spawn()["id"]
-    connection = Slow(server, template[1], None, 0)
-
-    with running(connection, project.id, agent_id, kind=None, ttl=5, holder=None) as me, ExitStack() as doing:
+    role = Role(project.id, agent_id, None, 5, None)
+    with (
+        Slow(server, template[1], None, 0) as connection,
+        running(connection, role) as me,
+        ExitStack() as doing,
+    ):
         shown = ProjectClient(connection, project.id).agents
         doing.enter_context(me.task("count"))
         eventually(lambda: shown.get(agent_id).current_task == "count")
@@ -203,23 +153,3 @@ def test_what_is_said_while_a_beat_is_on_its_way_is_said_with_the_next(
         me.flush()
 
         eventually(lambda: (found := shown.get(agent_id)).status == "idle" and found.current_task is None)
-    connection.http.close()
-
-
-def test_what_a_killed_process_had_not_sent_is_sent_at_its_next_start(
-    server: str, template: tuple[str, str], project: Project, tmp_path: Path
-) -> None:
-    with looping(server, template[1], project, tmp_path) as first:
-        first.working()
-        first.process.kill()
-        first.process.wait(10)
-        done = first.steps()
-
-    with looping(server, template[1], project, tmp_path, jobs=0) as second:
-        assert second.process.wait(60) == 0, second.said()
-        second.agent_id = first.agent_id
-
-        assert second.said()[0] == f"agent {first.agent_id}"
-        counted = eventually(lambda: (tokens := second.agent.tokens_used) >= done * 110 and tokens)
-        assert counted in {done * 110, (done + 1) * 110}  # it may have died between the entry and its print
-    assert violations() == {}

@@ -58,9 +58,9 @@ class Gunicorn:
 
     @classmethod
     @contextmanager
-    def start(cls, log: Path, **environment: str) -> Iterator[Self]:
-        """Start one on a free port and wait until it serves; it ends with the block."""
-        command = [sys.executable, "-W", "ignore", "-m", "gunicorn", *GUNICORN, "-b", "127.0.0.1:0"]
+    def start(cls, log: Path, port: int = 0, **environment: str) -> Iterator[Self]:
+        """Start one, on a free port where none is given, and wait until it serves; it ends with the block."""
+        command = [sys.executable, "-W", "ignore", "-m", "gunicorn", *GUNICORN, "-b", f"127.0.0.1:{port}"]
         with log.open("wb") as output:
             process = subprocess.Popen(command, cwd=ROOT, env=os.environ | environment, stdout=output, stderr=output)
         try:

@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, PlainSerializer
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
 from orchestrator.lifecycle import Status, Verb
 from orchestrator.states import ActorType, State
@@ -19,6 +19,10 @@ def plain(value: Decimal) -> str:
 
 
 Usd = Annotated[Decimal, PlainSerializer(plain, return_type=str)]
+
+
+_WHERE_SAID = Field(exclude_if=lambda value: value is None)
+"""Left out where there is nothing to say, as the members of a problem are."""
 
 
 class Shape(BaseModel):
@@ -115,11 +119,13 @@ class Terminated(Shape):
 
 
 class CommandError(Shape):
-    """Why a command was not applied."""
+    """Why a command was not applied; a move that the lifecycle has not comes with those that it has."""
 
     code: str
     message: str
     field: str | None
+    current_status: Annotated[Status | None, _WHERE_SAID] = None
+    allowed: Annotated[list[Status] | None, _WHERE_SAID] = None
 
 
 class Command(Shape):

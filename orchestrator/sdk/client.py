@@ -1,7 +1,9 @@
 """The clients: one that waits for each answer, one for asyncio. Threads, or tasks, may share one."""
 
 import os
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+import re
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,9 +16,11 @@ from orchestrator.sdk.commands import AsyncCommands, Commands
 from orchestrator.sdk.connection import AsyncConnection, Connection
 from orchestrator.sdk.documents import is_id
 from orchestrator.sdk.errors import NotFound, OrchestratorError
-from orchestrator.sdk.running import Run, running
+from orchestrator.sdk.running import Role, Run, RunningLater, running
 
 DEFAULT_URL = "http://127.0.0.1:8080"
+
+_KEY = re.compile(r"[\x21-\x7e]{1,200}")
 
 
 class ProjectClient(surface.Books):
@@ -25,7 +29,6 @@ class ProjectClient(surface.Books):
     def __init__(self, connection: Connection, project_id: str) -> None:
         super().__init__(connection, project_id)
         self.id = project_id
-        self.connection = connection
         self.agents = surface.Agents(connection, project_id)
         self.commands = Commands(connection, project_id)
         self.issues = surface.Issues(connection, project_id)
@@ -54,7 +57,7 @@ class Orchestrator(AbstractContextManager["Orchestrator"]):
         retries: int = RETRIES,
         http_client: httpx2.Client | None = None,
     ) -> None:
-        self.url = given_url(url)
+        self.url = given_url(url, http_client)
         self.connection = Connection(self.url, given_key(api_key), http_client, retries)
         self.projects = surface.Projects(self.connection)
         self.types = surface.Types(self.connection)
@@ -66,7 +69,7 @@ class Orchestrator(AbstractContextManager["Orchestrator"]):
 
     def close(self) -> None:
         """Close the connections."""
-        self.connection.http.close()
+        self.connection.close()
 
     def project(self, name: str) -> ProjectClient:
         """A project by its slug or id; raises NotFound."""
@@ -91,7 +94,7 @@ class Orchestrator(AbstractContextManager["Orchestrator"]):
         `ttl` is how many seconds it may be silent (5 to 300). A process of the same `holder` (host and process id,
         where none is given) takes over at once; any other waits until the lease is lost.
         """
-        return running(self.connection, self.project(project).id, name, kind=type, ttl=ttl, holder=holder)
+        return running(self.connection, Role(self.project(project).id, name, type, ttl, holder))
 
     def me(self) -> dict[str, Any]:
         """Who the key belongs to."""
@@ -113,8 +116,9 @@ class AsyncOrchestrator(AbstractAsyncContextManager["AsyncOrchestrator"]):
         retries: int = RETRIES,
         http_client: httpx2.AsyncClient | None = None,
     ) -> None:
-        self.url = given_url(url)
-        self.connection = AsyncConnection(self.url, given_key(api_key), http_client, retries)
+        self.url = given_url(url, http_client)
+        self._key, self._retries = given_key(api_key), retries
+        self.connection = AsyncConnection(self.url, self._key, http_client, retries)
         self.projects = surface.AsyncProjects(self.connection)
         self.types = surface.AsyncTypes(self.connection)
         self.users = surface.AsyncUsers(self.connection)
@@ -139,6 +143,23 @@ class AsyncOrchestrator(AbstractAsyncContextManager["AsyncOrchestrator"]):
                 return AsyncProjectClient(self.connection, project.id)
         raise no_project(name)
 
+    @asynccontextmanager
+    async def run_agent(
+        self,
+        name: str,
+        *,
+        project: str,
+        type: str | None = None,  # noqa: A002  # the field's word
+        ttl: int = 30,
+        holder: str | None = None,
+    ) -> AsyncIterator[Run]:
+        """Be the agent of this name, as with Orchestrator. It beats in a thread, over a connection of its own: not even
+        an event loop that is busy costs it its lease."""
+        role = Role((await self.project(project)).id, name, type, ttl, holder)
+        with Connection(self.url, self._key, None, self._retries) as connection:
+            async with RunningLater(connection, role) as run:
+                yield run
+
     async def me(self) -> dict[str, Any]:
         """Who the key belongs to."""
         return await self.connection.send(world.me())
@@ -148,21 +169,28 @@ class AsyncOrchestrator(AbstractAsyncContextManager["AsyncOrchestrator"]):
         return await self.connection.send(world.verify())
 
 
-def given_url(url: str | None) -> str:
-    """Where the server is."""
-    return (url or os.environ.get("ORCH_URL") or DEFAULT_URL).rstrip("/")
+def given_url(url: str | None, http: httpx2.Client | httpx2.AsyncClient | None) -> str:
+    """Where the server is; a client of the caller's may know."""
+    known = str(http.base_url) if http else ""
+    return (url or known or os.environ.get("ORCH_URL") or DEFAULT_URL).rstrip("/")
 
 
 def given_key(key: str | None) -> str:
-    """The caller's key; raises OrchestratorError where there is none."""
-    found = key or os.environ.get("ORCH_API_KEY")
-    if found:
-        return found
+    """The caller's key; raises OrchestratorError where there is none, or something else in its place."""
+    found = (key or os.environ.get("ORCH_API_KEY") or _kept_key()).strip()
+    if not found:
+        raise OrchestratorError("no API key: set ORCH_API_KEY, or hand over api_key=")
+    if not _KEY.fullmatch(found):  # it is not shown: a key may be part of it
+        raise OrchestratorError("the API key must be one key and nothing else")
+    return found
+
+
+def _kept_key() -> str:
     home = os.environ.get("ORCH_HOME") or platformdirs.user_data_dir("orch")
     try:
-        return (Path(home) / "admin.key").read_text().strip()
+        return (Path(home) / "admin.key").read_text(errors="replace")
     except OSError:
-        raise OrchestratorError("no API key: set ORCH_API_KEY, or hand over api_key=") from None
+        return ""
 
 
 def no_project(name: str) -> NotFound:

@@ -2,74 +2,79 @@
 
 import asyncio
 import time
+from contextlib import AbstractContextManager
 from ipaddress import ip_address
 from typing import Any, TypeVar
 
 import httpx2
 
-from orchestrator.sdk.calls import PATIENCE, Call, answer, pause_before_retry
+from orchestrator.sdk.calls import Call, Outcome, answer, pause_before_retry
 from orchestrator.sdk.errors import ConnectionFailed
 
 T = TypeVar("T")
 
-CONNECT_SECONDS = 5.0
 
-
-class Connection:
+class Connection(AbstractContextManager["Connection"]):
     """One server as one caller sees it."""
 
     def __init__(self, url: str, token: str, http: httpx2.Client | None, retries: int) -> None:
-        self.http = http or httpx2.Client(**_options(url))
-        self._token, self._retries = token, retries
+        self.http = http or httpx2.Client(trust_env=not _is_loopback(url))
+        self._url, self._token, self._retries = url, token, retries
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close what is open."""
+        self.http.close()
 
     def send(self, call: Call[T], token: str | None = None, retries: int | None = None) -> T:
         """The answer; raises an ApiError, or ConnectionFailed when all attempts were in vain."""
-        request, attempt = call.request(token or self._token), 0
+        request, attempt = call.request(self._url, token or self._token), 0
         while True:
-            response, failure = None, None
-            try:
-                response = self.http.request(**request)
-            except httpx2.TransportError as error:
-                failure = error
-            pause = pause_before_retry(attempt, self._retries if retries is None else retries, response)
+            outcome = self._attempt(request)
+            pause = pause_before_retry(call, attempt, self._retries if retries is None else retries, outcome)
             if pause is None:
-                return _last(call, response, failure)
+                return _last(call, outcome)
             time.sleep(pause)
             attempt += 1
+
+    def _attempt(self, request: dict[str, Any]) -> Outcome:
+        try:
+            return self.http.request(**request)
+        except httpx2.TransportError as error:
+            return error
 
 
 class AsyncConnection:
     """The same with asyncio."""
 
     def __init__(self, url: str, token: str, http: httpx2.AsyncClient | None, retries: int) -> None:
-        self.http = http or httpx2.AsyncClient(**_options(url))
-        self._token, self._retries = token, retries
+        self.http = http or httpx2.AsyncClient(trust_env=not _is_loopback(url))
+        self._url, self._token, self._retries = url, token, retries
 
     async def send(self, call: Call[T]) -> T:
         """The answer; raises an ApiError, or ConnectionFailed when all attempts were in vain."""
-        request, attempt = call.request(self._token), 0
+        request, attempt = call.request(self._url, self._token), 0
         while True:
-            response, failure = None, None
-            try:
-                response = await self.http.request(**request)
-            except httpx2.TransportError as error:
-                failure = error
-            pause = pause_before_retry(attempt, self._retries, response)
+            outcome = await self._attempt(request)
+            pause = pause_before_retry(call, attempt, self._retries, outcome)
             if pause is None:
-                return _last(call, response, failure)
+                return _last(call, outcome)
             await asyncio.sleep(pause)
             attempt += 1
 
+    async def _attempt(self, request: dict[str, Any]) -> Outcome:
+        try:
+            return await self.http.request(**request)
+        except httpx2.TransportError as error:
+            return error
 
-def _last(call: Call[T], response: httpx2.Response | None, failure: httpx2.TransportError | None) -> T:
-    if response is None:
-        raise ConnectionFailed(f"{call.method} {call.path}: {failure or 'no answer'}") from failure
-    return answer(call, response)
 
-
-def _options(url: str) -> dict[str, Any]:
-    timeout = httpx2.Timeout(PATIENCE, connect=CONNECT_SECONDS)
-    return {"base_url": url, "timeout": timeout, "trust_env": not _is_loopback(url)}
+def _last(call: Call[T], outcome: Outcome) -> T:
+    if isinstance(outcome, httpx2.Response):
+        return answer(call, outcome)
+    raise ConnectionFailed(f"{call.method} {call.path}: {outcome or 'no answer'}") from outcome
 
 
 def _is_loopback(url: str) -> bool:

@@ -32,7 +32,7 @@ class ApiError(OrchestratorError):
         self.problem = problem
         self.status: int = problem["status"]
         self.request_id: str | None = problem.get("request_id")
-        self.codes: list[str] = [entry["code"] for entry in problem.get("errors", [])]
+        self.codes: list[str] = [entry["code"] for entry in problem["errors"]]
         self.retry_after = retry_after
         super().__init__(problem.get("detail") or problem.get("title", "the request failed"))
 
@@ -125,21 +125,25 @@ class Unavailable(ApiError):
     code = "unavailable"
 
 
+_STATUS = {"internal": 500, "not_found": 404, "precondition_failed": 412}
+"""Of a command's error, where it is not 409."""
+
 _BY_CODE = {kind.code: kind for kind in ApiError.__subclasses__()}
 
 
 def from_problem(problem: dict[str, Any], retry_after: float | None = None) -> ApiError:
-    """The error for a problem document (RFC 9457)."""
-    codes = [entry.get("code") for entry in problem.get("errors", [])]
+    """The error for a problem document (RFC 9457); KeyError or TypeError where it is none of ours."""
+    codes = [entry["code"] for entry in problem["errors"]]
     kind = _BY_CODE.get(codes[0] if codes else None, ApiError)
     return kind(problem, retry_after)
 
 
 def from_command(command_id: str, state: str, error: dict[str, Any] | None) -> ApiError:
-    """The error for a command that was not applied, as if its request had been refused."""
+    """The error for a command that was not applied, with the status its request would have had."""
     found = error or {"code": "conflict", "message": f"the command was {state}", "field": None}
     extra = {name: value for name, value in found.items() if name not in ("code", "message", "field")}
     entry = {name: found.get(name) for name in ("code", "message", "field")}
+    status = _STATUS.get(found["code"], 409)
     return from_problem(
-        {"status": 409, "detail": found["message"], "errors": [entry], "command_id": command_id, **extra}
+        {"status": status, "detail": found["message"], "errors": [entry], "command_id": command_id, **extra}
     )

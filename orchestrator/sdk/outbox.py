@@ -63,17 +63,20 @@ class Outbox:
 
 
 def _read(file: Path) -> list[dict[str, Any]]:
-    """What an earlier process left; a last line that broke off is nobody's entry."""
+    """What an earlier process left; a line that broke off is nobody's entry."""
     try:
-        lines = file.read_text().splitlines()
+        lines = file.read_text(errors="replace").splitlines()
     except FileNotFoundError:
         return []
-    found = []
-    for line in lines:
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            log.warning("a broken line in %s is left out", file)
-            continue
-        found.append(entry)
-    return found
+    found = [_entry(line) for line in lines]
+    if None in found:
+        log.warning("a broken line in %s is left out", file)
+    return [entry for entry in found if entry is not None]
+
+
+def _entry(line: str) -> dict[str, Any] | None:
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return None
+    return entry if isinstance(entry, dict) and "report_id" in entry else None

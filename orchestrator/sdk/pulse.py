@@ -1,18 +1,24 @@
 """The heart of an agent's process: a thread that beats, reports, and hears whether to go on."""
 
+import asyncio
 import logging
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from threading import Condition, Event, Thread
-from typing import Any
+from typing import Any, TypeVar
 
 from orchestrator.sdk import fleet, tenancy
+from orchestrator.sdk.calls import Call
 from orchestrator.sdk.connection import Connection
 from orchestrator.sdk.errors import Conflict, Fenced, Held, Invalid, LeaseHeld, OrchestratorError, Terminated
 from orchestrator.sdk.outbox import Outbox
 from orchestrator.sdk.shapes import Lease, Told
+
+T = TypeVar("T")
 
 log = logging.getLogger("orchestrator.sdk")
 
@@ -21,6 +27,12 @@ ENTRIES = 1_000
 
 STANDING_SECONDS = 1.0
 """Between two beats of a process that stands still and waits to be let go on."""
+
+AWAY_SHARE = 1 / 10
+"""Of the ttl: between two beats while the server does not answer, a second at least."""
+
+SAYS = 100
+"""Reports of status that wait for the next beat, at most: later ones are truer."""
 
 
 class Place:
@@ -51,10 +63,19 @@ class Pulse(Thread):
         self.standing = False
         """Whether everybody who works has stopped at a checkpoint."""
         self.listeners: list[Callable[[Told], None]] = []
+        self._bells: list[Callable[[], object]] = []
+        """What wakes those who wait for a change with asyncio."""
         self._now: dict[str, Any] = {"status": "idle"}
-        self._says: deque[dict[str, Any]] = deque([self._now])
+        self._says = deque([self._now], SAYS)
         self._heard_at = time.monotonic()
+        """When the last beat that was heard had been sent."""
+        self._is_away = False
         self._wanted, self._over = Event(), Event()
+
+    @property
+    def task(self) -> str | None:
+        """What was said last to be worked on."""
+        return self._now.get("current_task")
 
     def say(self, **says: Any) -> None:
         """Report a status or a task with a beat of its own, which comes at once."""
@@ -71,7 +92,19 @@ class Pulse(Thread):
     def silent(self) -> bool:
         """Whether nothing has been heard for so long that the server has given the lease up, or will have before it
         hears us again: it does not answer, or we were frozen."""
-        return time.monotonic() - self._heard_at > self.place.ttl * 4 / 3
+        return self._left() < 0
+
+    async def change(self) -> None:
+        """`changed.wait()` with asyncio: lets the lock go, which the caller holds once, until something has changed."""
+        bell = asyncio.Event()
+        ring = partial(asyncio.get_running_loop().call_soon_threadsafe, bell.set)
+        self._bells.append(ring)
+        self.changed.release()
+        try:
+            await bell.wait()
+        finally:
+            self.changed.acquire()
+            self._bells.remove(ring)
 
     def stop(self) -> None:
         """Beat no more; what there is to say is said first."""
@@ -89,18 +122,22 @@ class Pulse(Thread):
             self._round()
 
     def _pause(self) -> float:
-        return STANDING_SECONDS if self.standing else self.place.ttl / 3
+        away = max(1.0, self.place.ttl * AWAY_SHARE)
+        return STANDING_SECONDS if self.standing else away if self._is_away else self.place.ttl / 3
 
     def _round(self) -> None:
         """As many beats as there is something to say; none of them may end this thread."""
         try:
+            self._give_up_if_lost()
             if self.lease is None:
                 self._send_usage(self.outbox.first(ENTRIES))
                 self._regain()
             while self.lease is not None and self._beat(self.lease) and (self._says or len(self.outbox) >= ENTRIES):
                 pass
+            self._is_away = False
         except OrchestratorError as error:
             log.warning("no beat: %s", error)
+            self._is_away = True
             self._give_up_if_lost()
         except Exception:  # the user's agent must not fail because its reports do
             log.exception("a beat failed")
@@ -113,8 +150,9 @@ class Pulse(Thread):
         entries = self.outbox.first(ENTRIES)
         more = {"entries": entries} if entries else {}
         beat = tenancy.beat(self.place.project_id, self.place.agent_id, epoch=lease.epoch, ack=ack, **says, **more)
+        sent_at = time.monotonic()
         try:
-            told = self.place.connection.send(replace(beat, patience=self.place.ttl), token=lease.token, retries=0)
+            told = self._send(beat, token=lease.token)
         except Fenced:
             self.outbox.forget(entries)  # counted even now
             self._lose("the lease is over")
@@ -126,8 +164,17 @@ class Pulse(Thread):
             return False
         self.outbox.forget(entries)
         self._said(says)
-        self._hear(told)
+        self._hear(told, sent_at)
         return True
+
+    def _send(self, call: Call[T], token: str | None = None) -> T:
+        """Once, and for no longer than leaves time for another attempt before the lease is lost."""
+        patience = max(1.0, self._left() / 2)
+        return self.place.connection.send(replace(call, patience=patience), token=token, retries=0)
+
+    def _left(self) -> float:
+        """Seconds until the lease is lost."""
+        return self._heard_at + self.place.ttl * 4 / 3 - time.monotonic()
 
     def _said(self, says: dict[str, Any]) -> None:
         """Only this: something else may have been said while the beat was on its way."""
@@ -135,21 +182,30 @@ class Pulse(Thread):
             if self._says and self._says[0] is says:
                 self._says.popleft()
 
-    def _hear(self, told: Told) -> None:
+    def _hear(self, told: Told, sent_at: float) -> None:
         with self.changed:
             before, self.told = self.told, told
-            self._heard_at = time.monotonic()
+            self._heard_at = sent_at
             if before is not None and before.directive == "pause" and told.directive == "continue":
                 self._say_again()
-            self.changed.notify_all()
-        if before is None or before.directive != told.directive:
-            for listener in self.listeners:
-                listener(told)
+            self._tell()
+        if before is None or (before.directive, before.mode) != (told.directive, told.mode):
+            self._pass_on(told)
+
+    def _pass_on(self, told: Told) -> None:
+        for listener in list(self.listeners):
+            listener(told)
+
+    def _tell(self) -> None:
+        self.changed.notify_all()
+        for ring in self._bells:
+            with suppress(RuntimeError):  # its loop was closed, and nobody waits any more
+                ring()
 
     def _say_again(self) -> None:
         """What the agent was at, which is idle by now: it cannot become waiting but from working."""
         steps = [{"status": "working"}] if self._now["status"] == "waiting" else []
-        self._says = deque([*steps, self._now])
+        self._says = deque([*steps, self._now], SAYS)
 
     def _give_up_if_lost(self) -> None:
         if self.lease is not None and self.silent:
@@ -157,14 +213,17 @@ class Pulse(Thread):
 
     def _lose(self, why: str) -> None:
         log.warning("agent %s: %s", self.place.agent_id, why)
+        told = Told(directive="pause", mode="immediate", deadline=None, reason=why, version=0)
         with self.changed:
-            self.lease = None
-            self.changed.notify_all()
+            self.lease, self.told = None, told  # so that the next word is news again
+            self._tell()
+        self._pass_on(told)
 
     def _regain(self) -> None:
         """Once everybody stands still: only then has nobody gone on meanwhile."""
         if not self.standing or self._over.is_set():
             return
+        asked_at = time.monotonic()
         try:
             lease = self.place.lease()
         except Held:
@@ -175,13 +234,13 @@ class Pulse(Thread):
             self._fail(Terminated(str(error)))
         else:
             with self.changed:
-                self.lease, self._heard_at = lease, time.monotonic()
+                self.lease, self._heard_at = lease, asked_at
                 self._say_again()
 
     def _fail(self, failure: OrchestratorError) -> None:
         with self.changed:
             self.failure = failure
-            self.changed.notify_all()
+            self._tell()
 
     def _send_usage(self, entries: list[dict[str, Any]]) -> None:
         """Without a beat, and one by one where they are refused together: what is refused alone is given up."""
@@ -198,5 +257,5 @@ class Pulse(Thread):
     def _report(self, entries: list[dict[str, Any]]) -> None:
         if entries:
             named = [entry | {"agent_id": self.place.agent_id} for entry in entries]
-            self.place.connection.send(fleet.report(self.place.project_id, named), retries=0)
+            self._send(fleet.report(self.place.project_id, named))
             self.outbox.forget(entries)

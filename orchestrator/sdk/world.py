@@ -88,7 +88,7 @@ def list_keys(*, user_id: str | None = None) -> Listing[shapes.Key]:
 def create_key(name: str, *, user_id: str | None = None, expires_at: datetime | None = None) -> Call[shapes.NewKey]:
     """A new key, whose secret is shown this once."""
     made = send("POST", "/keys", shapes.NewKey, name=name, user_id=user_id, expires_at=expires_at)
-    return Call(made.method, made.path, made.read, made.body, keyed=False)
+    return Call(made.method, made.path, made.read, made.body, keyed=False, repeatable=False)
 
 
 def revoke_key(key_id: str) -> Call[None]:

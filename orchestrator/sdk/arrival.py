@@ -1,0 +1,75 @@
+"""How a process becomes an agent: it finds or spawns it, and has its lease as soon as that can be had."""
+
+import os
+import time
+from pathlib import Path
+from threading import Event
+
+import platformdirs
+
+from orchestrator.sdk import fleet, world
+from orchestrator.sdk.binding import pages
+from orchestrator.sdk.commands import Commands
+from orchestrator.sdk.connection import Connection
+from orchestrator.sdk.documents import is_id
+from orchestrator.sdk.errors import Conflict, Held, LeaseHeld, NotFound, OrchestratorError, Terminated
+from orchestrator.sdk.pulse import STANDING_SECONDS, Place
+from orchestrator.sdk.shapes import Lease
+
+BIRTH_SECONDS = 30.0
+
+
+def find_or_spawn(connection: Connection, project_id: str, name: str, kind: str | None) -> str:
+    """The id of the living agent of this name, or of any that is named by its id.
+
+    Raises OrchestratorError where there is none and no `kind` of agent is given.
+    """
+    if is_id(name):
+        return name
+    for agent in pages(connection, fleet.list_agents(project_id, q=name)):
+        if agent.name == name and agent.status != "terminated":
+            return agent.id
+    if kind is None:
+        raise OrchestratorError(f"there is no agent {name!r}; give its type to have it spawned")
+    spawn = fleet.spawn(project_id, name, agent_type_id=_type_id(connection, kind), unique_name=True)
+    try:
+        command = connection.send(spawn)
+    except Conflict as error:  # somebody else has just spawned it
+        if "agent_id" not in error.problem:
+            raise
+        return str(error.problem["agent_id"])
+    Commands(connection, project_id).wait(command, timeout=BIRTH_SECONDS)
+    return command.agent_id
+
+
+def _type_id(connection: Connection, name: str) -> str:
+    for kind in pages(connection, world.list_types()):
+        if name in (kind.slug, kind.id):
+            return kind.id
+    raise OrchestratorError(f"there is no agent type {name!r}")
+
+
+def lease(place: Place, over: Event) -> Lease:
+    """The lease, as soon as it can be had: a paused agent's when it is resumed, a lost process's when it is lost.
+
+    Raises OrchestratorError when it is `over` before.
+    """
+    began = time.monotonic()
+    while True:
+        try:
+            return place.lease()
+        except Held:
+            pass
+        except Conflict as error:
+            raise Terminated(str(error)) from None
+        except (LeaseHeld, NotFound):
+            if time.monotonic() - began > place.ttl * 4 / 3 + BIRTH_SECONDS:
+                raise
+        if over.wait(STANDING_SECONDS):
+            raise OrchestratorError("the agent is not wanted any more")
+
+
+def outbox_file(agent_id: str) -> Path:
+    """Where its usage is kept until the server has it."""
+    folder = os.environ.get("ORCH_OUTBOX") or Path(platformdirs.user_state_dir("orch")) / "outbox"
+    return Path(folder) / f"{agent_id}.jsonl"

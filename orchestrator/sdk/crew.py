@@ -1,0 +1,100 @@
+"""Those who work in one process, as threads or as asyncio tasks: who may go on, and whether all stand still."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from orchestrator.sdk.errors import Terminated
+from orchestrator.sdk.pulse import Pulse
+
+_TASKS: ContextVar[tuple[object, ...]] = ContextVar("tasks", default=())
+"""The tasks, one within the other, that this thread or asyncio task is in the middle of."""
+
+
+def nothing() -> None:
+    """What is begun at a checkpoint: nothing new."""
+
+
+class Crew:
+    """All stand still when somebody does, and somebody does in every task that is open. Guarded by `pulse.changed`."""
+
+    def __init__(self, pulse: Pulse) -> None:
+        self._pulse = pulse
+        self._open: dict[object, int] = {}
+        """The open tasks, and how many stand still in each, or in a task within it."""
+        self._standing = 0
+
+    @property
+    def works(self) -> bool:
+        """Whether any task is open."""
+        return bool(self._open)
+
+    def go_on(self, begin: Callable[[], None] = nothing) -> None:
+        """Stand still for as long as one must; then begin, before anything can forbid it."""
+        with self._pulse.changed:
+            if self._must_stop():
+                with self._still():
+                    while self._must_stop():
+                        self._pulse.changed.wait()
+            begin()
+
+    async def ago_on(self, begin: Callable[[], None] = nothing) -> None:
+        """The same with asyncio: its waiting costs no thread."""
+        with self._pulse.changed:
+            if self._must_stop():
+                with self._still():
+                    while self._must_stop():
+                        await self._pulse.change()
+            begin()
+
+    def begin(self, task: object) -> None:
+        """Open a task."""
+        with self._pulse.changed:
+            _TASKS.set((*_TASKS.get(), task))
+            self._open[task] = 0
+            self._judge()
+
+    def end(self, task: object) -> None:
+        """Close it."""
+        with self._pulse.changed:
+            _TASKS.set(tuple(each for each in _TASKS.get() if each is not task))
+            del self._open[task]
+            self._judge()
+
+    def _must_stop(self) -> bool:
+        pulse = self._pulse
+        if pulse.failure is not None:
+            raise pulse.failure
+        told = pulse.told
+        if told is not None and told.directive == "terminate":
+            raise Terminated(told.reason or "the agent was terminated")
+        if pulse.lease is None or pulse.silent:
+            return True
+        finishing = told is not None and told.mode == "drain" and bool(self._mine())
+        return told is not None and told.directive == "pause" and not finishing
+
+    def _mine(self) -> list[object]:
+        """The open tasks of whoever asks; those of other runs in this process are not ours."""
+        return [task for task in _TASKS.get() if task in self._open]
+
+    @contextmanager
+    def _still(self) -> Iterator[None]:
+        mine = self._mine()
+        self._stand(mine, 1)
+        try:
+            yield
+        finally:
+            self._stand(mine, -1)
+
+    def _stand(self, mine: list[object], by: int) -> None:
+        with self._pulse.changed:
+            self._standing += by
+            for task in mine:
+                if task in self._open:  # it may have been closed over our heads
+                    self._open[task] += by
+            self._judge()
+
+    def _judge(self) -> None:
+        before, self._pulse.standing = self._pulse.standing, self._standing > 0 and all(self._open.values())
+        if self._pulse.standing and not before:
+            self._pulse.wake()

@@ -1,0 +1,174 @@
+"""Usage while nobody can take it: it is kept, and counted once when the server is back; what is refused is given up."""
+
+import json
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from time import sleep
+
+import psutil
+import pytest
+
+from orchestrator.sdk import Orchestrator, ProjectClient
+from orchestrator.sdk.outbox import Outbox
+from orchestrator.sdk.usage import entry
+from tests.looping import looping
+from tests.stage import Project, eventually, free_port, violations
+from tests.wire import Gunicorn
+
+pytestmark = pytest.mark.usefixtures("worker")
+
+AWAY = float(os.environ.get("ORCH_TEST_AWAY", "8"))
+"""Seconds for which the server is away: a lease of five seconds is lost meanwhile. The contract speaks of a minute."""
+
+
+class Frozen:
+    """A server that takes connections and says nothing, while it is away."""
+
+    def __init__(self, folder: Path) -> None:
+        self._stack = ExitStack()
+        self._server = self._stack.enter_context(Gunicorn.start(folder / "web.log"))
+        self.url = f"http://127.0.0.1:{self._server.port}"
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """For the length of the block."""
+        master = psutil.Process(self._server.process.pid)
+        everybody = [master, *master.children(recursive=True)]
+        for process in everybody:
+            process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for process in everybody:
+                process.send_signal(signal.SIGCONT)
+
+    def close(self) -> None:
+        """End it."""
+        self._stack.close()
+
+
+class Stopped:
+    """A server that is not there, while it is away."""
+
+    def __init__(self, folder: Path) -> None:
+        self._stack, self._log, self._port = ExitStack(), folder / "web.log", free_port()
+        self.url = f"http://127.0.0.1:{self._port}"
+        self._start()
+
+    def _start(self) -> None:
+        self._stack.enter_context(Gunicorn.start(self._log, self._port))
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """For the length of the block."""
+        self._stack.close()
+        yield
+        self._start()
+
+    def close(self) -> None:
+        """End it."""
+        self._stack.close()
+
+
+@pytest.mark.parametrize("kind", [Frozen, Stopped])
+def test_what_was_used_while_the_server_was_away_is_counted_once(
+    kind: Callable[[Path], Frozen | Stopped],
+    server: str,
+    template: tuple[str, str],
+    demo: ProjectClient,
+    project: Project,
+    tmp_path: Path,
+) -> None:
+    own = kind(tmp_path)
+    try:
+        with looping(own.url, template[1], project, tmp_path) as running:
+            eventually(lambda: running.steps() > 0, 20)
+            agent_id = running.said()[0].split()[1]
+            with own.away():
+                before = running.steps()
+                sleep(AWAY)
+                eventually(lambda: demo.agents.get(agent_id).status == "idle")  # its lease is lost
+                during = running.steps()
+                sleep(0.5)  # in which it could go on
+                assert running.steps() == during
+            eventually(lambda: running.steps() > during, 20)
+            lease = demo.agents.explain(agent_id)["lease"]
+            demo.commands.wait(demo.agents.pause(agent_id), until="quiesced")
+            done = running.steps()
+
+            assert during > before + 10  # it went on while it could
+            assert lease["epoch"] == 2
+            eventually(lambda: demo.agents.get(agent_id).tokens_used == done * 110)
+            assert demo.metrics().total_tokens_used == done * 110
+    finally:
+        own.close()
+    assert violations() == {}
+
+
+def test_a_full_outbox_drops_what_comes_on_top_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    outbox = Outbox(tmp_path / "agent.jsonl", most=2)
+
+    with caplog.at_level(logging.ERROR, "orchestrator.sdk"):
+        for number in range(4):
+            outbox.put(entry(report_id=f"call-{number}"))
+
+    assert (len(outbox), outbox.dropped) == (2, 2)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"usage dropped: 2 entries wait already in {tmp_path / 'agent.jsonl'}"
+    ] * 2
+    assert [kept["report_id"] for kept in Outbox(tmp_path / "agent.jsonl").first(9)] == ["call-0", "call-1"]
+    outbox.forget(outbox.first(1))
+    outbox.put(entry(report_id="call-9"))
+    assert [kept["report_id"] for kept in outbox.first(9)] == ["call-1", "call-9"]
+
+
+def test_an_entry_that_the_server_refuses_is_given_up_and_the_others_arrive(
+    orch: Orchestrator,
+    demo: ProjectClient,
+    project: Project,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("ORCH_OUTBOX", str(tmp_path))
+    agent_id = project.spawn(name="scout")["id"]
+
+    with caplog.at_level(logging.WARNING, "orchestrator.sdk"), orch.run_agent("scout", project=project.id) as me:
+        me.usage(input_tokens=1)
+        me.usage(input_tokens=10, note="long" * 10_000, report_id="too-long")
+        me.usage(input_tokens=100)
+        me.flush()
+        eventually(lambda: demo.agents.get(agent_id).tokens_used == 101)
+        eventually(lambda: not list(tmp_path.iterdir()))
+
+    assert "usage too-long is refused and given up" in caplog.text
+    assert demo.agents.get(agent_id).tokens_used == 101
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [b'{"report_id": "half', b"\xff\xfe\x00", b"\x00" * 100, b"17\n", b'{"no": "id"}\n'],
+    ids=["half", "bytes", "zeros", "number", "nameless"],
+)
+def test_a_broken_line_in_the_outbox_does_no_harm(
+    orch: Orchestrator,
+    demo: ProjectClient,
+    project: Project,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    junk: bytes,
+) -> None:
+    monkeypatch.setenv("ORCH_OUTBOX", str(tmp_path))
+    agent_id = project.spawn(name="scout")["id"]
+    left = json.dumps(entry(input_tokens=10)).encode() + b"\n"
+    (tmp_path / f"{agent_id}.jsonl").write_bytes(left + junk)
+
+    with orch.run_agent("scout", project=project.id) as me:
+        me.usage(input_tokens=1)
+
+    eventually(lambda: demo.agents.get(agent_id).tokens_used == 11)
+    assert not list(tmp_path.iterdir())
