@@ -61,10 +61,10 @@ class Orch:
             out, err = process.communicate(timeout=60)
         return subprocess.CompletedProcess(line, process.returncode, out, err)
 
-    def on_terminal(self, *line: str) -> tuple[int, str]:
+    def on_terminal(self, *line: str, **env: str) -> tuple[int, str]:
         """The exit code of one call as a process on a terminal, and what stands there afterwards."""
         ours, theirs = pty.openpty()
-        given = os.environ | self.env | {"TERM": "xterm", "COLUMNS": "160", "LINES": "50"}
+        given = os.environ | self.env | env | {"TERM": "xterm", "COLUMNS": "160", "LINES": "50"}
         with subprocess.Popen([*COMMAND, *line], cwd=ROOT, env=given, stdout=theirs, stderr=theirs) as process:
             os.close(theirs)
             shown = b""
