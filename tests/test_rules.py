@@ -91,7 +91,7 @@ COST = (
 )
 OCCURRED = (
     [ago(days=35, minutes=-1), ago(minutes=-4), ago(days=1), lambda: f"{now(ago())[:19]}Z", None],
-    [ago(days=35, minutes=1), ago(minutes=-6), "2026-01-31", "2026-01-31T12:00:00", "yesterday", 1_700_000_000, ""],
+    [ago(days=35, minutes=1), ago(days=-1), "2026-01-31", "2026-01-31T12:00:00", "yesterday", 1_700_000_000, ""],
 )
 SLUG = (["a", "a-b", "0", "x" * 100], ["", "A", "a_b", "-a", "a-", "a--b", "a b", "ä", "a\n", "x" * 101])
 BOOLEAN = ([True, False], [None, 0, 1, "true"])

@@ -52,6 +52,22 @@ def test_a_draining_pause_lets_the_task_end_and_stops_before_the_next(
         eventually(lambda: running.steps() > done)
 
 
+def test_a_draining_terminate_lets_the_task_end_and_counts_it(
+    server: str, template: tuple[str, str], demo: ProjectClient, project: Project, tmp_path: Path
+) -> None:
+    with looping(server, template[1], project, tmp_path, seconds=0.4) as running:
+        running.working()
+        command = demo.agents.terminate(running.agent_id, mode="drain")
+
+        assert demo.commands.wait(command, until="quiesced").quiesced_by == "release"
+
+        assert running.process.wait(10) == 0
+        done = running.steps()
+        assert done % 3 == 0
+        agent = eventually(lambda: (found := running.agent).tasks_completed == done // 3 and found)
+        assert (agent.status, agent.tokens_used) == ("terminated", done * 110)
+
+
 def test_a_pause_between_tasks_is_acknowledged_when_the_next_one_would_begin(me: Run, demo: ProjectClient) -> None:
     with me.task("the first"):
         pass

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -136,7 +136,8 @@ def stack(home: Path, **options: Any) -> Iterator[Stack]:
         yield running.ready()
     finally:
         for process in running.living():
-            process.kill()
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         running.process.wait(timeout=5)
 
 

@@ -284,7 +284,7 @@ WRONG: list[tuple[Any, str]] = [
     ({"cost": True}, ".cost"),
     ({"cost": {}}, ".cost"),
     ({"occurred_at": days_ago(35.01)}, ".occurred_at"),
-    ({"occurred_at": days_ago(-0.01)}, ".occurred_at"),
+    ({"occurred_at": days_ago(-1)}, ".occurred_at"),  # a day: the tests take minutes
     ({"occurred_at": "2026-01-01T00:00:00"}, ".occurred_at"),
     ({"occurred_at": "yesterday"}, ".occurred_at"),
     ({"occurred_at": 1}, ".occurred_at"),

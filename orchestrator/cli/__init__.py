@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from orchestrator import __version__
-from orchestrator.cli import agents, commands, demo, doctor, people, projects, render, stack, verify
+from orchestrator.cli import agents, commands, demo, doctor, people, projects, render, run, stack, verify
 from orchestrator.cli.failures import Exit, Failure
 from orchestrator.cli.session import Session, shared
 
@@ -47,6 +47,7 @@ for added in (
     people.key,
     people.user,
     agents.agent,
+    run.run,
     commands.command,
     projects.project,
     projects.kind,

@@ -12,6 +12,7 @@ import click
 
 from orchestrator.cli import render
 from orchestrator.cli.client import Client
+from orchestrator.cli.extras import needed
 from orchestrator.cli.failures import Exit, Failure
 from orchestrator.cli.finding import Finding, fail, ok, warn
 from orchestrator.cli.session import Session, command
@@ -49,8 +50,9 @@ def _say(finding: Finding) -> None:
 
 def _examine(session: Session) -> Iterator[Finding]:
     """Every finding, as it is made."""
-    from orchestrator import limits  # noqa: PLC0415  # these two bring the database's and Redis's drivers along
-    from orchestrator.cli import servers  # noqa: PLC0415
+    with needed("`orch doctor`", "server"):
+        from orchestrator import limits  # noqa: PLC0415  # these two bring the database's and Redis's drivers along
+        from orchestrator.cli import servers  # noqa: PLC0415
 
     yield _python()
     try:

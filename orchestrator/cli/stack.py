@@ -2,6 +2,7 @@
 
 import click
 
+from orchestrator.cli.extras import needed
 from orchestrator.settings import settings
 
 
@@ -12,6 +13,7 @@ def up(ctx: click.Context) -> None:
 
     The data is kept in ORCH_HOME. With ORCH_DATABASE_URL and ORCH_REDIS_URL real servers are used instead.
     """
-    from orchestrator.stack import up as run  # noqa: PLC0415  # only here are the servers' wheels needed
+    with needed("`orch up`", "server", "embedded"):
+        from orchestrator.stack import up as run  # noqa: PLC0415
 
     ctx.exit(run(settings()))

@@ -13,7 +13,8 @@ from orchestrator.sdk.commands import Commands
 from orchestrator.sdk.connection import Connection
 from orchestrator.sdk.documents import is_id
 from orchestrator.sdk.errors import Conflict, Held, LeaseHeld, NotFound, OrchestratorError, Terminated
-from orchestrator.sdk.pulse import STANDING_SECONDS, Place
+from orchestrator.sdk.place import Place
+from orchestrator.sdk.pulse import STANDING_SECONDS
 from orchestrator.sdk.shapes import Lease
 
 BIRTH_SECONDS = 30.0

@@ -1,7 +1,7 @@
 """Those who work in one process, as threads or as asyncio tasks: who may go on, and whether all stand still."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 
 from orchestrator.sdk.errors import Terminated
@@ -32,19 +32,17 @@ class Crew:
     def go_on(self, begin: Callable[[], None] = nothing) -> None:
         """Stand still for as long as one must; then begin, before anything can forbid it."""
         with self._pulse.changed:
-            if self._must_stop():
-                with self._still():
-                    while self._must_stop():
-                        self._pulse.changed.wait()
+            with self._still() if self._must_stop() else nullcontext():
+                while self._must_stop():
+                    self._pulse.changed.wait()
             begin()
 
     async def ago_on(self, begin: Callable[[], None] = nothing) -> None:
         """The same with asyncio: its waiting costs no thread."""
         with self._pulse.changed:
-            if self._must_stop():
-                with self._still():
-                    while self._must_stop():
-                        await self._pulse.change()
+            with self._still() if self._must_stop() else nullcontext():
+                while self._must_stop():
+                    await self._pulse.change()
             begin()
 
     def begin(self, task: object) -> None:
@@ -66,11 +64,11 @@ class Crew:
         if pulse.failure is not None:
             raise pulse.failure
         told = pulse.told
-        if told is not None and told.directive == "terminate":
+        finishing = told is not None and told.mode == "drain" and bool(self._mine())
+        if told is not None and told.directive == "terminate" and not finishing:
             raise Terminated(told.reason or "the agent was terminated")
         if pulse.lease is None or pulse.silent:
             return True
-        finishing = told is not None and told.mode == "drain" and bool(self._mine())
         return told is not None and told.directive == "pause" and not finishing
 
     def _mine(self) -> list[object]:

@@ -6,19 +6,14 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from threading import Condition, Event, Thread
-from typing import Any, TypeVar
+from typing import Any
 
-from orchestrator.sdk import fleet, tenancy
-from orchestrator.sdk.calls import Call
-from orchestrator.sdk.connection import Connection
 from orchestrator.sdk.errors import Conflict, Fenced, Held, Invalid, LeaseHeld, OrchestratorError, Terminated
 from orchestrator.sdk.outbox import Outbox
+from orchestrator.sdk.place import Place
 from orchestrator.sdk.shapes import Lease, Told
-
-T = TypeVar("T")
 
 log = logging.getLogger("orchestrator.sdk")
 
@@ -33,20 +28,6 @@ AWAY_SHARE = 1 / 10
 
 SAYS = 100
 """Reports of status that wait for the next beat, at most: later ones are truer."""
-
-
-class Place:
-    """Which agent, at which server, under which name this process asks for its lease."""
-
-    def __init__(self, connection: Connection, project_id: str, agent_id: str, holder: str, ttl: int) -> None:
-        self.connection, self.project_id, self.agent_id = connection, project_id, agent_id
-        self.holder, self.ttl = holder, ttl
-
-    def lease(self) -> Lease:
-        """Ask for it; raises Held, LeaseHeld, Conflict (terminated)."""
-        return self.connection.send(
-            tenancy.lease(self.project_id, self.agent_id, holder=self.holder, ttl=self.ttl), retries=0
-        )
 
 
 class Pulse(Thread):
@@ -149,10 +130,9 @@ class Pulse(Thread):
             ack = self.standing
         entries = self.outbox.first(ENTRIES)
         more = {"entries": entries} if entries else {}
-        beat = tenancy.beat(self.place.project_id, self.place.agent_id, epoch=lease.epoch, ack=ack, **says, **more)
         sent_at = time.monotonic()
         try:
-            told = self._send(beat, token=lease.token)
+            told = self.place.beat(lease, self._patience(), ack=ack, **says, **more)
         except Fenced:
             self.outbox.forget(entries)  # counted even now
             self._lose("the lease is over")
@@ -167,10 +147,9 @@ class Pulse(Thread):
         self._hear(told, sent_at)
         return True
 
-    def _send(self, call: Call[T], token: str | None = None) -> T:
-        """Once, and for no longer than leaves time for another attempt before the lease is lost."""
-        patience = max(1.0, self._left() / 2)
-        return self.place.connection.send(replace(call, patience=patience), token=token, retries=0)
+    def _patience(self) -> float:
+        """Seconds an answer may take: no more than leave time for another attempt before the lease is lost."""
+        return max(1.0, self._left() / 2)
 
     def _left(self) -> float:
         """Seconds until the lease is lost."""
@@ -244,18 +223,14 @@ class Pulse(Thread):
 
     def _send_usage(self, entries: list[dict[str, Any]]) -> None:
         """Without a beat, and one by one where they are refused together: what is refused alone is given up."""
+        if not entries:
+            return
         try:
-            self._report(entries)
+            self.place.report(entries, self._patience())
         except Invalid as error:
-            if len(entries) == 1:
-                log.warning("usage %s is refused and given up: %s", entries[0]["report_id"], error)
-                self.outbox.forget(entries)
+            if len(entries) > 1:
+                for entry in entries:
+                    self._send_usage([entry])
                 return
-            for entry in entries:
-                self._send_usage([entry])
-
-    def _report(self, entries: list[dict[str, Any]]) -> None:
-        if entries:
-            named = [entry | {"agent_id": self.place.agent_id} for entry in entries]
-            self._send(fleet.report(self.place.project_id, named))
-            self.outbox.forget(entries)
+            log.warning("usage %s is refused and given up: %s", entries[0]["report_id"], error)
+        self.outbox.forget(entries)

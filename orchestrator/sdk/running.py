@@ -6,17 +6,18 @@ import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from threading import Event
 from typing import Any, TypeVar
 
-from orchestrator.sdk import arrival, tenancy
+from orchestrator.sdk import arrival
 from orchestrator.sdk.connection import Connection
 from orchestrator.sdk.crew import Crew
 from orchestrator.sdk.errors import OrchestratorError, Terminated
 from orchestrator.sdk.outbox import Outbox
-from orchestrator.sdk.pulse import Place, Pulse
+from orchestrator.sdk.place import Place
+from orchestrator.sdk.pulse import Pulse
 from orchestrator.sdk.shapes import Told
 from orchestrator.sdk.usage import entry
 
@@ -104,9 +105,8 @@ class Run:
         self._pulse.stop()
         lease = self._pulse.lease
         if lease is not None:
-            release = tenancy.release(self._place.project_id, self.id, epoch=lease.epoch)
             with suppress(OrchestratorError):  # it ends by itself, too
-                self._place.connection.send(replace(release, patience=RELEASE_SECONDS), token=lease.token, retries=0)
+                self._place.release(lease, RELEASE_SECONDS)
 
     @contextmanager
     def _at(self, task: object, what: str | None) -> Iterator[None]:

@@ -23,6 +23,7 @@ from orchestrator.cli.demo.own import own_stack
 from orchestrator.cli.demo.screen import comparison, say, screen, summary
 from orchestrator.cli.demo.stage import Stage
 from orchestrator.cli.demo.troupe import Troupe, troupe
+from orchestrator.cli.extras import needed
 from orchestrator.cli.failures import Exit, Failure
 from orchestrator.cli.session import Session, command
 
@@ -68,6 +69,8 @@ def _somewhere(session: Session) -> Iterator[Client]:
         _wait_until_ready(session.client)
         yield session.client
         return
+    with needed("a server of the demo's own", "server", "embedded"):
+        import orchestrator.stack  # noqa: F401, PLC0415  # what `orch up` is about to need
     say(f"No server answers at {session.url}: starting one for the demo.")
     with own_stack() as client:
         yield client
