@@ -1,5 +1,6 @@
 """PostgreSQL and Valkey from wheels, for the start without Docker: their data, their commands, their addresses."""
 
+import fcntl
 import os
 import pwd
 import secrets
@@ -56,7 +57,7 @@ class Postgres:
     def prepare(self) -> Program:
         """Make its data folder where there is none; what to run. Raises SettingsError where that is impossible."""
         if self._user:
-            _make_account(self._user)
+            make_account(self._user)
         for folder in (self._data, self._sockets):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             _own(folder, self._user)
@@ -163,13 +164,29 @@ def _postgres_binary(name: str) -> Path:
     return Path(found.origin).parent / "pginstall" / "bin" / name
 
 
-def _make_account(name: str) -> None:
-    if _account_exists(name):
-        return
-    useradd = ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", name]
-    made = subprocess.run(useradd, check=False, capture_output=True, text=True)
-    if made.returncode and not _account_exists(name):  # another start may have been quicker
+def make_account(name: str) -> None:
+    """A system account of this name, where there is none. Raises SettingsError where it cannot be made.
+
+    One start at a time: `useradd`, run twice at once, shows the account for a moment with an id that it does not keep.
+    """
+    with _alone_in(Path("/etc")):
+        if _account_exists(name):
+            return
+        useradd = ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", name]
+        made = subprocess.run(useradd, check=False, capture_output=True, text=True)
+    if made.returncode:
         raise SettingsError(f"cannot make the account {name} for PostgreSQL: {made.stderr.strip()}")
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Wait for other starts that are at the same; the lock is on the folder itself, so none is left behind."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _account_exists(name: str) -> bool:
