@@ -8,11 +8,13 @@ from sqlalchemy import Connection, Row, text
 from uuid_utils.compat import uuid7
 
 from orchestrator import access, idempotency
-from orchestrator.errors import Conflict, Invalid, NotFound, Problem, Violation, no_agent
+from orchestrator.errors import Conflict, Invalid, NotFound, Problem, Unavailable, Violation, no_agent
+from orchestrator.fences import fencing
 from orchestrator.idempotency import Once
 from orchestrator.keys import Caller
 from orchestrator.orders import Order, Spawn
 from orchestrator.rows import jsonb
+from orchestrator.states import ProjectStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,23 +50,7 @@ _COMMAND = """
         FROM place{ours} RETURNING *
     )"""
 
-# An immediate stop ends the lease at its acceptance. A row even where there was none: so that a grant which does not
-# see the command yet waits here, or is seen. That the lease is over is said as of any other: the stop itself may yet be
-# refused or cancelled, and another one wait for this process.
-_FENCE = """,
-    fence AS (
-        INSERT INTO leases AS l (agent_id, project_id, ended_at, ended_by)
-        SELECT agent_id, project_id, now(), 'fence' FROM command
-        ON CONFLICT (agent_id) DO UPDATE SET epoch = l.epoch + 1,
-            ended_at = coalesce(l.ended_at, excluded.ended_at), ended_by = coalesce(l.ended_by, excluded.ended_by)
-        RETURNING l.id, l.agent_id, l.project_id, l.epoch - 1 AS epoch, l.ended_at
-    ), settle AS (
-        INSERT INTO commands (id, project_id, agent_id, verb, payload, reason, actor_type, cause)
-        SELECT :settle_id, project_id, agent_id, 'settle', jsonb_build_object('by', 'no_lease'), 'lease_fenced',
-            'system', 'lease:' || id || ':' || epoch
-        FROM fence WHERE id IS NOT NULL AND ended_at = now()
-        ON CONFLICT (cause) WHERE cause IS NOT NULL DO NOTHING
-    )"""
+_FENCE = "," + fencing("command")
 
 _AGENT_PLACE = """
     WITH place AS (
@@ -156,17 +142,19 @@ def spawn(db: Connection, caller: Caller, project_id: UUID, order: Spawn, *, onc
     Raises NotFound (project, agent type), Conflict (archived project; name taken, where the order asks for
     a unique one), Invalid (inactive type, other project in the body), KeyReused.
     """
-    _check_same_project(project_id, order)
+    if order.project_id not in (None, project_id):
+        raise _other_project(project_id)
     if order.unique_name and (replayed := _reserve_name(db, caller, project_id, order, once)):
         return replayed
-    values = _values(caller, project_id, uuid7(), order, once) | _born_with(order) | ALWAYS._asdict()
+    values = _values(caller, project_id, uuid7(), order, once) | born_with(order) | ALWAYS._asdict()
     row = db.execute(_SPAWN[once is not None], values).one_or_none()
     if row is not None:
         return Accepted(row)
     project = access.enter(db, caller, project_id)
     if replayed := replay(db, caller, once):
         return replayed
-    raise _why_no_spawn(db, project, order)
+    kind = db.execute(_TYPE, {"agent_type_id": order.agent_type_id}).one_or_none()
+    raise why_no_spawn(project, kind, order) or Unavailable(retry_after=1)  # what stood against it may just be gone
 
 
 def cancel(
@@ -202,7 +190,6 @@ def _values(caller: Caller, project_id: UUID, agent_id: UUID, order: Order, once
     payload = order.payload()
     return {
         "id": uuid7(),
-        "settle_id": uuid7(),
         "user": caller.user_id,
         "superuser": caller.is_superuser,
         "project": project_id,
@@ -216,14 +203,10 @@ def _values(caller: Caller, project_id: UUID, agent_id: UUID, order: Order, once
     }
 
 
-def _born_with(order: Spawn) -> dict[str, Any]:
+def born_with(order: Spawn) -> dict[str, Any]:
+    """The columns an unborn agent has from its spawn."""
     fields = ("name", "agent_type_id", "current_task", "long_term_memory_ref", "session_id")
     return {name: getattr(order, name) for name in fields} | {"short_term_memory": jsonb(order.short_term_memory or {})}
-
-
-def _check_same_project(project_id: UUID, order: Spawn) -> None:
-    if order.project_id not in (None, project_id):
-        raise Invalid(Violation(f"must equal the project in the address, {project_id}", "project_id"))
 
 
 def _reserve_name(db: Connection, caller: Caller, project_id: UUID, order: Spawn, once: Once | None) -> Accepted | None:
@@ -234,14 +217,27 @@ def _reserve_name(db: Connection, caller: Caller, project_id: UUID, order: Spawn
         return replayed
     namesake = db.execute(_NAMESAKE, {"project": project_id, "name": order.name}).scalar_one_or_none()
     if namesake is not None:
-        raise Conflict(f"agent {namesake} has the name {order.name!r} already", field="name", agent_id=str(namesake))
+        raise name_taken(namesake, order)
     return None
 
 
-def _why_no_spawn(db: Connection, project: Row[Any], order: Spawn) -> Problem:
-    kind = db.execute(_TYPE, {"agent_type_id": order.agent_type_id}).one_or_none()
+def why_no_spawn(project: Row[Any], kind: Row[Any] | None, order: Spawn) -> Problem | None:
+    """What speaks against a spawn in this project, of this agent type; None where nothing does."""
+    if order.project_id not in (None, project.id):
+        return _other_project(project.id)
     if kind is None:
         return NotFound(f"there is no agent type {order.agent_type_id}", field="agent_type_id")
     if not kind.is_active:
         return Invalid(Violation(f"agent type {kind.name!r} is inactive", "agent_type_id"))
-    return Conflict(f"project {project.slug!r} is archived and takes no new agents")
+    if project.status == ProjectStatus.ARCHIVED:
+        return Conflict(f"project {project.slug!r} is archived and takes no new agents")
+    return None
+
+
+def name_taken(by: UUID, order: Spawn) -> Conflict:
+    """What is said to a spawn that asks for a name of its own where a live agent has it."""
+    return Conflict(f"agent {by} has the name {order.name!r} already", field="name", agent_id=str(by))
+
+
+def _other_project(project_id: UUID) -> Invalid:
+    return Invalid(Violation(f"must equal the project in the address, {project_id}", "project_id"))

@@ -1,10 +1,9 @@
 """What a command does to an agent: pure functions over values, no I/O and no clock."""
 
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from orchestrator import holds, stops
@@ -15,8 +14,7 @@ from orchestrator.states import State
 from orchestrator.stops import GOING, Cause, Lease, Stage
 
 
-@dataclass(frozen=True, slots=True)
-class Agent:
+class Agent(NamedTuple):
     """The lifecycle half of an agent's row; the counters are the ledger's and change by deltas."""
 
     id: UUID
@@ -35,8 +33,7 @@ class Agent:
     stage: Stage
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(NamedTuple):
     """A queued command as the drain reads it."""
 
     id: UUID
@@ -49,10 +46,10 @@ class Command:
     precondition: int | None
     epoch: int | None
     created_at: datetime
+    batch_id: UUID | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """A fact to be written: `verb` took the agent from `before` to `after`; `changes` are new values by field."""
 
     verb: Verb
@@ -63,8 +60,7 @@ class Event:
     """How far a stop has come then; no part of the history, as a process's standing still is no move of the agent."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """How a command ended: its state, the agent's version after it, and the event or the error it left."""
 
     command: Command
@@ -74,12 +70,11 @@ class Outcome:
     error: dict[str, Any] | None = None
     stage: Stage = GOING
     """How far the agent's stop has come with it."""
-    quiesced: list[UUID] = field(default_factory=list)
+    quiesced: Sequence[UUID] = ()
     """The stopping commands that waited for the process to stand still, and now need not: by `stage`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(NamedTuple):
     """What an effect may know besides agent and command: the database's time, and who may act as the agent."""
 
     at: datetime
@@ -105,16 +100,16 @@ def _decide_one(agent: Agent, command: Command, now: Moment) -> tuple[Agent, Out
         return agent, Outcome(command, State.REJECTED, agent.version, error=refusal.as_record(), stage=agent.stage)
     quiesced = _quiesced(agent.stage, event, command)
     if event.before == event.after and not event.changes:
-        agent = replace(agent, stage=event.stage)
+        agent = agent._replace(stage=event.stage)
         return agent, Outcome(command, State.APPLIED, agent.version, None, None, agent.stage, quiesced)
     agent = _after(agent, event, now.at)
     return agent, Outcome(command, State.APPLIED, agent.version, event, None, agent.stage, quiesced)
 
 
-def _quiesced(before: Stage, event: Event, command: Command) -> list[UUID]:
+def _quiesced(before: Stage, event: Event, command: Command) -> Sequence[UUID]:
     """Which commands the process's standing still was waited for by, and is known to from now on."""
     if event.stage.quiesced_at is None:
-        return []
+        return ()
     stopping = event.verb in (Verb.PAUSE, Verb.TERMINATE)
     return [*before.waiting, *([command.id] if stopping else [])]
 
@@ -136,8 +131,7 @@ def _check_epoch(epoch: int, lease: Lease | None) -> None:
 
 def _after(agent: Agent, event: Event, at: datetime) -> Agent:
     moved = event.before not in (None, event.after)
-    return replace(
-        agent,
+    return agent._replace(
         **({} if event.verb is Verb.SPAWN else event.changes),  # accept has written what an agent is born with
         status=event.after,
         version=agent.version + 1,
@@ -215,7 +209,7 @@ def _update(agent: Agent, command: Command, now: Moment) -> Event:
     if target is Status.TERMINATED:
         return _ended(agent, wanted, command, now)
     event = _moved(agent, target, command, now)
-    return replace(event, changes=event.changes | _differing(agent, wanted))
+    return event._replace(changes=event.changes | _differing(agent, wanted))
 
 
 def _moved(agent: Agent, target: Status, command: Command, now: Moment) -> Event:

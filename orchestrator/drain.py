@@ -1,7 +1,6 @@
 """claim → load → decide → record: the only writer of status, counters and events."""
 
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -10,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from orchestrator import record
+from orchestrator.claims import Claim
 from orchestrator.decide import Agent, Command, Moment, Outcome, decide
 from orchestrator.errors import Dead
 from orchestrator.lease_tables import LIVE
@@ -23,27 +23,6 @@ from orchestrator.stops import Cause, Lease, Stage
 MAILBOX, LETTERS = 50, 2_000
 """Commands taken per batch: from one agent's mailbox, so that one busy agent does not fill a batch; and from all
 together, because even the largest commands must not outlast the transaction's time-out."""
-
-Place = tuple[int, float, int]
-"""Where a command stands in the queue: lane, turn, seq."""
-
-FRONT: Place = (0, 0.0, 0)
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """The agents this transaction has locked: those with mail, those with uncounted usage; full when more may wait."""
-
-    mail: Sequence[UUID]
-    usage: Sequence[UUID]
-    full: bool = False
-    resume_at: Place = FRONT
-    """Where the next claim may begin: closed commands that an old snapshot keeps in the index lie before it."""
-
-    @property
-    def agents(self) -> list[UUID]:
-        """Every claimed agent once."""
-        return list(dict.fromkeys((*self.mail, *self.usage)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,22 +55,6 @@ class Batch:
         return [id_ for outcome in self.outcomes for id_ in (outcome.command.id, *outcome.quiesced)]
 
 
-# The LIMIT stands outside the lock: inside a subquery, one locked agent with a long mailbox would fill it, and the
-# claim would come back empty while thousands wait. NO KEY, because foreign keys at the door take a key-share lock.
-_CLAIM_MAIL = text("""
-    SELECT a.id, c.lane, c.turn, c.seq FROM commands c JOIN agents a ON a.id = c.agent_id
-    WHERE c.state = 'queued' AND (c.lane, c.turn, c.seq) >= (:lane, :turn, :seq)
-    ORDER BY c.lane, c.turn, c.seq LIMIT :limit
-    FOR NO KEY UPDATE OF a SKIP LOCKED
-""")
-_CLAIM_USAGE = text("""
-    SELECT a.id FROM usage_entries u JOIN agents a ON a.id = u.agent_id
-    WHERE NOT u.folded
-    ORDER BY u.created_at LIMIT :limit
-    FOR NO KEY UPDATE OF a SKIP LOCKED
-""")
-_CLAIM_ONE = text("SELECT id FROM agents WHERE id = :agent FOR NO KEY UPDATE SKIP LOCKED")
-
 # Read after the lock, in statements of their own: a READ COMMITTED snapshot from before it could be too old.
 # A lease that was read here cannot be fenced or granted anew before this transaction ends: so from the acceptance of an
 # immediate stop on, nothing of an old epoch is written. A beat need not wait for us. In the order of ids, as everybody
@@ -112,12 +75,12 @@ _AGENTS = text(f"""
 """)
 _MAILBOXES = text("""
     SELECT c.*
-    FROM unnest(CAST(:ids AS uuid[])) AS mine (id)
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:most AS int[])) AS mine (id, most)
     CROSS JOIN LATERAL (
-        SELECT id, agent_id, verb, payload, reason, actor_type, actor_id, precondition, epoch, created_at, seq
+        SELECT id, agent_id, verb, payload, reason, actor_type, actor_id, precondition, epoch, created_at, batch_id, seq
         FROM commands
         WHERE agent_id = mine.id AND state = 'queued' AND (CAST(:only AS uuid) IS NULL OR id = :only)
-        ORDER BY seq LIMIT :most
+        ORDER BY seq LIMIT mine.most
     ) c
     ORDER BY c.seq
 """)
@@ -154,26 +117,6 @@ class Drainer:
         return Batch(claim, outcomes, len(sums))
 
 
-def claim(db: Connection, limit: int, start: Place = FRONT) -> Claim:
-    """Lock agents that nobody else is draining, by up to `limit` waiting commands and as many uncounted entries."""
-    place = dict(zip(("lane", "turn", "seq"), start, strict=True))
-    mail, usage = together(db, (_CLAIM_MAIL, {"limit": limit} | place), (_CLAIM_USAGE, {"limit": limit}))
-    letters, entries = mail.fetchall(), usage.fetchall()
-    full = max(len(letters), len(entries)) >= limit
-    resume_at = (letters[0].lane, letters[0].turn, letters[0].seq) if letters and full else FRONT
-    return Claim(_once(letters), _once(entries), full, resume_at)
-
-
-def _once(rows: list[Any]) -> list[UUID]:
-    return list(dict.fromkeys(row.id for row in rows))
-
-
-def claim_one(db: Connection, agent_id: UUID) -> Claim:
-    """Lock this agent, if nobody else has."""
-    mine = db.execute(_CLAIM_ONE, {"agent": agent_id}).scalars().all()
-    return Claim(mine, mine)
-
-
 def count_attempt(db: Connection, agent_id: UUID) -> tuple[UUID, int] | None:
     """Count an attempt at the agent's oldest queued command: its id and attempts so far; None for an empty mailbox."""
     row = db.execute(_COUNT_ATTEMPT, {"agent": agent_id}).one_or_none()
@@ -193,7 +136,8 @@ def bury(db: Connection, command_id: UUID, task_id: str | None) -> bool:
 
 def _load(db: Connection, claim: Claim, only: UUID | None) -> Load:
     ids = claim.agents
-    most = max(1, min(MAILBOX, LETTERS // (len(ids) or 1)))
+    # Who has urgent mail may have much before it.
+    most = [_share(claim.urgent)] * claim.urgent + [_share(len(ids))] * (len(ids) - claim.urgent)
     mailboxes = {"ids": ids, "most": most, "only": only}
     _, letters, agents = together(db, (_LEASES, {"ids": ids}), (_MAILBOXES, mailboxes), (_AGENTS, {"ids": ids}))
     found = agents.fetchall()
@@ -201,19 +145,27 @@ def _load(db: Connection, claim: Claim, only: UUID | None) -> Load:
     mail: dict[UUID, list[Command]] = defaultdict(list)
     for row in letters:
         mail[row.agent_id].append(_command(row))
-    return Load({row.id: _agent(row._asdict()) for row in found}, leases, mail, found[0].now)
+    return Load({row.id: _agent(row) for row in found}, leases, mail, found[0].now)
 
 
-def _agent(row: dict[str, Any]) -> Agent:
-    fields = {name: row[name] for name in Agent.__slots__ if name != "stage"}
-    stage = Stage(row["stop"], row["quiesced_at"], row["quiesced_by"] and Cause(row["quiesced_by"]))
-    return Agent(**fields | {"status": row["status"] and Status(row["status"]), "stage": stage})
+def _share(mailboxes: int) -> int:
+    """How many letters each of so many mailboxes may add to a batch."""
+    return max(1, min(MAILBOX, LETTERS // (mailboxes or 1)))
+
+
+def _agent(row: Any) -> Agent:
+    stage = Stage(row.stop, row.quiesced_at, row.quiesced_by and Cause(row.quiesced_by))
+    return Agent(
+        row.id, row.project_id, row.status and Status(row.status), row.version, row.name, row.current_task,
+        row.short_term_memory, row.long_term_memory_ref, row.session_id, row.last_activity_at, row.terminated_at,
+        row.updated_at, row.holds, stage,
+    )  # fmt: skip
 
 
 def _command(row: Any) -> Command:
     return Command(
         row.id, row.agent_id, Verb(row.verb), row.payload, row.reason, row.actor_type, row.actor_id, row.precondition,
-        row.epoch, row.created_at,
+        row.epoch, row.created_at, row.batch_id,
     )  # fmt: skip
 
 

@@ -7,8 +7,19 @@ from decimal import Decimal
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+)
 from pydantic_core import PydanticCustomError
+
+from orchestrator.errors import Violation
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -28,6 +39,19 @@ class Body(BaseModel):
 def wrong(message: str) -> PydanticCustomError:
     """A violation whose message is ours, word for word."""
     return PydanticCustomError("rule", message)
+
+
+_WORDS = {
+    "extra_forbidden": "is not a field of this request",
+    "missing": "is required",
+    "model_type": "a JSON object is needed",
+}
+"""Where pydantic's own words say less than a caller needs."""
+
+
+def violations(error: ValidationError) -> list[Violation]:
+    """What pydantic found, one each, with its field dotted."""
+    return [Violation(_WORDS.get(e["type"]) or e["msg"], ".".join(map(str, e["loc"])) or None) for e in error.errors()]
 
 
 def parse_uuid(value: Any) -> UUID:

@@ -39,6 +39,11 @@ _METRICS = text(f"""
     FROM project_counters WHERE project_id = :project
 """)
 
+# One value, so that an index can lead to it in the order of the page. A slug can look like another type's id.
+_OF_TYPE = """agent_type_id = (
+    SELECT id FROM agent_types WHERE slug = :type OR id::text = lower(:type)
+    ORDER BY id::text <> lower(:type) LIMIT 1)"""
+
 
 @dataclass(frozen=True, slots=True)
 class Filter:
@@ -53,7 +58,7 @@ class Filter:
         """The SQL of what is set; the values are bound."""
         known = {
             "status": "status = :status",
-            "type": "agent_type_id IN (SELECT id FROM agent_types WHERE slug = :type OR id::text = lower(:type))",
+            "type": _OF_TYPE,
             "q": "name LIKE :q",
         }
         return [sql for name, sql in known.items() if getattr(self, name) is not None]

@@ -2,14 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Row, text
 
 from orchestrator.errors import KeyReused
 from orchestrator.keys import Caller
-from orchestrator.ledger import Taken
 from orchestrator.rows import jsonb
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +24,8 @@ class Once:
 
 _REQUEST = text("SELECT * FROM requests WHERE user_id = :user AND key = :key")
 _CLAIM = text("""
-    INSERT INTO requests (user_id, key, fingerprint, command_id, subject_id, answer)
-    VALUES (:user, :key, :fingerprint, :command_id, :subject_id, :answer)
+    INSERT INTO requests (user_id, key, fingerprint, command_id, batch_id, subject_id, answer)
+    VALUES (:user, :key, :fingerprint, :command_id, :batch_id, :subject_id, :answer)
     ON CONFLICT DO NOTHING RETURNING key
 """)
 _ANSWER = text("UPDATE requests SET answer = :answer WHERE user_id = :user AND key = :key")
@@ -47,20 +49,21 @@ def used(db: Connection, caller: Caller, key: str | None) -> bool:
 def claim(db: Connection, caller: Caller, once: Once | None, **outcome: Any) -> Row[Any] | None:
     """Tie the key to what this request is about to make; the earlier request where there is one.
 
-    `outcome` is one of command_id, subject_id and answer. Waits for a request with the same key that is under way.
-    Raises KeyReused.
+    `outcome` is one of command_id, batch_id, subject_id and answer. Waits for a request with the same key that is
+    under way. Raises KeyReused.
     """
     if once is None:
         return None
-    values = {"command_id": None, "subject_id": None, "answer": None} | outcome
+    values: dict[str, Any] = dict.fromkeys(("command_id", "batch_id", "subject_id", "answer")) | outcome
     values |= {"user": caller.user_id, "key": once.key, "fingerprint": once.fingerprint}
     return None if db.execute(_CLAIM, values).one_or_none() else earlier(db, caller, once)
 
 
 def remember(
-    db: Connection, caller: Caller, once: Once | None, make: Callable[[], Taken]
+    db: Connection, caller: Caller, once: Once | None, make: Callable[[], "DataclassInstance"]
 ) -> tuple[dict[str, Any], bool]:
-    """What `make` answers, or what it answered to an earlier request with the same key; and which of the two."""
+    """What `make` answers, a dataclass of JSON values, as a dict; or what it answered to an earlier request with the
+    same key; and which of the two."""
     before = claim(db, caller, once, answer=jsonb({}))
     if before is not None:
         return before.answer, True

@@ -111,6 +111,7 @@ agents = Table(
     CheckConstraint("tasks_completed >= 0 AND tokens_used >= 0 AND cost_incurred >= 0", name="counters"),
     Index("ix_agents_page", "project_id", "created_at", "id"),
     Index("ix_agents_status_page", "project_id", "status", "created_at", "id"),
+    Index("ix_agents_type_page", "project_id", "agent_type_id", "created_at", "id", postgresql_include=["status"]),
     Index("ix_agents_hold_until", "hold_until", postgresql_where=text("hold_until IS NOT NULL")),
     Index("ix_agents_stop", "id", postgresql_where=text("stop IS NOT NULL")),
     Index("ix_agents_name", "project_id", "name", postgresql_ops={"name": "text_pattern_ops"}),
@@ -172,6 +173,13 @@ commands = Table(
     Index("ix_commands_mailbox", "agent_id", "seq", postgresql_where=text("state = 'queued'")),
     Index("ix_commands_page", "project_id", "seq"),
     Index("ix_commands_agent_page", "agent_id", "seq"),
+    # What is left of a batch, and what was not applied of it; so an applied command costs no entry here.
+    Index(
+        "ix_commands_batch",
+        "batch_id",
+        "state",
+        postgresql_where=text("batch_id IS NOT NULL AND state <> 'applied'"),
+    ),
     Index("ix_commands_cause", "cause", unique=True, postgresql_where=text("cause IS NOT NULL")),
     Index("ix_commands_closed_at", "closed_at", postgresql_using="brin", postgresql_with={"autosummarize": "on"}),
     postgresql_with={"fillfactor": "80"},
@@ -187,6 +195,10 @@ batches = Table(
     Column("reason", Text),
     Column("total", BigInteger, nullable=False),
     created(),
+    Column("actor_id", Uuid, nullable=False),
+    Column("end_turn", Double, nullable=False),
+    Index("ix_batches_end_turn", "end_turn"),
+    Index("ix_batches_project", "project_id", "end_turn"),
 )
 
 events = Table(

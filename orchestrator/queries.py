@@ -25,6 +25,16 @@ _QUEUE = text("""
     FROM (SELECT created_at FROM commands WHERE state = 'queued' ORDER BY lane, turn, seq LIMIT 10000) waiting
 """)
 _COMMAND = text("SELECT * FROM commands WHERE id = :id")
+_BATCH = text("""
+    SELECT b.id, b.total, s.*
+    FROM batches b CROSS JOIN LATERAL (
+        SELECT count(*) FILTER (WHERE c.state = 'queued') AS queued,
+            count(*) FILTER (WHERE c.state = 'rejected') AS rejected,
+            count(*) FILTER (WHERE c.state = 'cancelled') AS cancelled, count(*) FILTER (WHERE c.state = 'dead') AS dead
+        FROM commands c WHERE c.batch_id = b.id AND c.state <> 'applied'
+    ) s
+    WHERE b.id = :batch AND b.project_id = :project
+""")
 _AGENT_EVENTS = text("""
     SELECT * FROM events WHERE agent_id = :agent AND version > :version ORDER BY version LIMIT :limit
 """)
@@ -82,7 +92,8 @@ _UNCOUNTED = text("""
 def commands(
     db: Connection, project_id: UUID, wanted: dict[str, Any], cursor: str | None, limit: int
 ) -> tuple[Rows, str | None]:
-    """The project's commands, newest first, and the cursor of the next page. `wanted`: state, verb, agent_id."""
+    """The project's commands, newest first, and the cursor of the next page. `wanted`: any of state, verb, agent_id and
+    batch_id."""
     conditions = ["project_id = :project", *(f"{name} = :{name}" for name in wanted)]
     values = wanted | {"project": project_id, "limit": limit + 1}
     if cursor is not None:
@@ -103,6 +114,11 @@ def outcome(db: Connection, caller: Caller, command: Row[Any]) -> tuple[Any, Any
     place = {"project": command.project_id, "agent": command.agent_id}
     commands, agents = together(db, (_COMMAND, {"id": command.id}), (ONE_AGENT, who | place))
     return commands.fetchone(), agents.fetchone()
+
+
+def batch(db: Connection, project_id: UUID, batch_id: UUID) -> Row[Any] | None:
+    """A batch of the project: its id, total, and how many of its commands are not applied, by state."""
+    return db.execute(_BATCH, {"batch": batch_id, "project": project_id}).one_or_none()
 
 
 def agent_events(db: Connection, agent_id: UUID, after_version: int, limit: int) -> tuple[Rows, bool]:

@@ -15,7 +15,7 @@ from orchestrator.decide import Agent, Outcome
 from orchestrator.ledger import NO_SUMS, Sums
 from orchestrator.lifecycle import Status
 from orchestrator.pipeline import together
-from orchestrator.rows import columns, jsonb
+from orchestrator.rows import document
 
 
 class WorldChanged(RuntimeError):
@@ -31,25 +31,18 @@ _WRITE_AGENTS = text("""
         stop = n.stop, quiesced_at = n.quiesced_at, quiesced_by = n.quiesced_by,
         tasks_completed = a.tasks_completed + n.tasks,
         tokens_used = a.tokens_used + n.tokens, cost_incurred = a.cost_incurred + n.cost
-    FROM unnest(CAST(:id AS uuid[]), CAST(:read AS bigint[]), CAST(:status AS text[]), CAST(:version AS bigint[]),
-        CAST(:name AS text[]), CAST(:current_task AS text[]), CAST(:short_term_memory AS jsonb[]),
-        CAST(:long_term_memory_ref AS text[]), CAST(:session_id AS text[]), CAST(:last_activity_at AS timestamptz[]),
-        CAST(:terminated_at AS timestamptz[]), CAST(:updated_at AS timestamptz[]), CAST(:holds AS jsonb[]),
-        CAST(:hold_until AS timestamptz[]), CAST(:stop AS jsonb[]), CAST(:quiesced_at AS timestamptz[]),
-        CAST(:quiesced_by AS text[]), CAST(:tasks AS bigint[]), CAST(:tokens AS numeric[]),
-        CAST(:cost AS numeric[]))
-        AS n (id, read, status, version, name, current_task, short_term_memory, long_term_memory_ref, session_id,
-        last_activity_at, terminated_at, updated_at, holds, hold_until, stop, quiesced_at, quiesced_by, tasks,
-        tokens, cost)
+    FROM json_to_recordset(:rows) AS n (id uuid, read bigint, status text, version bigint, name text, current_task text,
+        short_term_memory jsonb, long_term_memory_ref text, session_id text, last_activity_at timestamptz,
+        terminated_at timestamptz, updated_at timestamptz, holds jsonb, hold_until timestamptz, stop jsonb,
+        quiesced_at timestamptz, quiesced_by text, tasks bigint, tokens numeric, cost numeric)
     WHERE a.id = n.id AND a.version = n.read
 """)
 _WRITE_EVENTS = text("""
     INSERT INTO events (agent_id, version, project_id, command_id, verb, before, after, changes, actor_type, actor_id,
         reason, at)
-    SELECT * FROM unnest(CAST(:agent_id AS uuid[]), CAST(:version AS bigint[]), CAST(:project_id AS uuid[]),
-        CAST(:command_id AS uuid[]), CAST(:verb AS text[]), CAST(:before AS text[]), CAST(:after AS text[]),
-        CAST(:changes AS jsonb[]), CAST(:actor_type AS text[]), CAST(:actor_id AS uuid[]), CAST(:reason AS text[]),
-        CAST(:at AS timestamptz[]))
+    SELECT agent_id, version, project_id, command_id, verb, before, after, changes, actor_type, actor_id, reason, :at
+    FROM json_to_recordset(:rows) AS n (agent_id uuid, version bigint, project_id uuid, command_id uuid, verb text,
+        before text, after text, changes jsonb, actor_type text, actor_id uuid, reason text)
 """)
 # Open is "not closed" here, which is the same as 'queued': before the planner has learnt of a sudden backlog it would
 # take the partial index of what is queued, and read the whole backlog for each batch. A row without a state is that of
@@ -58,19 +51,16 @@ _CLOSE_COMMANDS = text("""
     UPDATE commands c SET state = coalesce(n.state, c.state), version = coalesce(n.version, c.version),
         error = coalesce(n.error, c.error), closed_at = coalesce(c.closed_at, :at),
         task_id = coalesce(c.task_id, :task_id), quiesced_at = n.quiesced_at, quiesced_by = n.quiesced_by
-    FROM unnest(CAST(:id AS uuid[]), CAST(:state AS text[]), CAST(:version AS bigint[]), CAST(:error AS jsonb[]),
-        CAST(:quiesced_at AS timestamptz[]), CAST(:quiesced_by AS text[]))
-        AS n (id, state, version, error, quiesced_at, quiesced_by)
+    FROM json_to_recordset(:rows) AS n (id uuid, state text, version bigint, error jsonb, quiesced_at timestamptz,
+        quiesced_by text)
     WHERE c.id = n.id AND (c.closed_at IS NULL OR n.state IS NULL)
 """)
 _COUNT = text("""
     INSERT INTO project_counters AS k (project_id, slot, idle, working, waiting, paused, terminated,
         tasks_completed, tokens_used, cost_incurred)
     SELECT project_id, :slot, idle, working, waiting, paused, terminated, tasks, tokens, cost
-    FROM unnest(CAST(:project_id AS uuid[]), CAST(:idle AS bigint[]), CAST(:working AS bigint[]),
-        CAST(:waiting AS bigint[]), CAST(:paused AS bigint[]), CAST(:terminated AS bigint[]), CAST(:tasks AS bigint[]),
-        CAST(:tokens AS numeric[]), CAST(:cost AS numeric[]))
-        AS n (project_id, idle, working, waiting, paused, terminated, tasks, tokens, cost)
+    FROM json_to_recordset(:rows) AS n (project_id uuid, idle bigint, working bigint, waiting bigint, paused bigint,
+        terminated bigint, tasks bigint, tokens numeric, cost numeric)
     ORDER BY project_id
     ON CONFLICT (project_id, slot) DO UPDATE SET
         idle = k.idle + excluded.idle, working = k.working + excluded.working, waiting = k.waiting + excluded.waiting,
@@ -103,12 +93,12 @@ def write(db: Connection, changes: Changes, slot: int, task_id: str | None) -> N
     """
     writes: list[tuple[TextClause, list[dict[str, Any]], dict[str, Any]]] = [
         (_WRITE_AGENTS, _agent_rows(changes), {}),
-        (_WRITE_EVENTS, _event_rows(changes), {}),
+        (_WRITE_EVENTS, _event_rows(changes), {"at": changes.at}),
         (_CLOSE_COMMANDS, _command_rows(changes), {"at": changes.at, "task_id": task_id}),
         (_COUNT, _counter_rows(changes), {"slot": slot}),
     ]
     due = [(sql, rows, common) for sql, rows, common in writes if rows]
-    done = together(db, *((sql, columns(rows) | common) for sql, rows, common in due))
+    done = together(db, *((sql, {"rows": document(rows)} | common) for sql, rows, common in due))
     if [cursor.rowcount for cursor in done] != [len(rows) for _, rows, _ in due]:
         raise WorldChanged("not every row was as it had been read")
 
@@ -123,12 +113,18 @@ def _agent_rows(changes: Changes) -> list[dict[str, Any]]:
 
 
 def _agent_row(agent: Agent, read: int, sums: Sums) -> dict[str, Any]:
-    fields = {name: getattr(agent, name) for name in Agent.__slots__ if name not in ("project_id", "stage")}
-    fields |= {name: getattr(agent.stage, name) for name in ("quiesced_at", "quiesced_by")}
-    counters = {"tasks": sums.tasks_completed, "tokens": Decimal(sums.tokens_used), "cost": sums.cost_incurred}
-    stored = {"short_term_memory": jsonb(agent.short_term_memory), "holds": jsonb(agent.holds)}
-    stored["stop"] = jsonb(agent.stage.stop)
-    return fields | counters | stored | {"read": read, "hold_until": holds.earliest(agent.holds)}
+    row = agent._asdict()
+    stop, quiesced_at, quiesced_by = row.pop("stage")
+    return row | {
+        "read": read,
+        "hold_until": holds.earliest(agent.holds) if agent.holds else None,
+        "stop": stop,
+        "quiesced_at": quiesced_at,
+        "quiesced_by": quiesced_by,
+        "tasks": sums.tasks_completed,
+        "tokens": sums.tokens_used,
+        "cost": sums.cost_incurred,
+    }
 
 
 def _event_rows(changes: Changes) -> list[dict[str, Any]]:
@@ -141,11 +137,10 @@ def _event_rows(changes: Changes) -> list[dict[str, Any]]:
             "verb": o.event.verb.value,
             "before": o.event.before,
             "after": o.event.after,
-            "changes": jsonb(o.event.changes),
+            "changes": o.event.changes,
             "actor_type": o.command.actor_type,
             "actor_id": o.command.actor_id,
             "reason": o.command.reason,
-            "at": changes.at,
         }
         for o in changes.outcomes
         if o.event is not None
@@ -155,7 +150,7 @@ def _event_rows(changes: Changes) -> list[dict[str, Any]]:
 def _command_rows(changes: Changes) -> list[dict[str, Any]]:
     rows: dict[UUID, dict[str, Any]] = {}
     for o in changes.outcomes:
-        rows[o.command.id] = _UNTOLD | {"state": o.state.value, "version": o.version, "error": jsonb(o.error)}
+        rows[o.command.id] = _UNTOLD | {"state": o.state.value, "version": o.version, "error": o.error}
         for id_ in o.quiesced:
             still = {"quiesced_at": changes.at, "quiesced_by": o.stage.quiesced_by}
             rows[id_] = rows.get(id_, _UNTOLD) | still

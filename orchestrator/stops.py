@@ -5,10 +5,9 @@ how soon the process must stand still, until when (RFC 3339, UTC; null: for as l
 quiesced, when the process has stopped or can no longer write.
 """
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 
@@ -36,8 +35,7 @@ class Cause(StrEnum):
     """There was no process that could have gone on."""
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(NamedTuple):
     """The last lease of an agent as the drain reads it: live until it is given back, lost or fenced; acked as long as
     its process says that it stands still."""
 
@@ -48,8 +46,7 @@ class Lease:
     acked: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Stage:
+class Stage(NamedTuple):
     """How far the stop of an agent has come: none, under way, or quiesced."""
 
     stop: dict[str, Any] | None = None
@@ -66,8 +63,7 @@ GOING = Stage()
 """No stop at all."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
+class Stop(NamedTuple):
     """What one command asks for: who waits, how soon, until when, why."""
 
     command_id: UUID

@@ -22,9 +22,17 @@ _TOKENS = text("""
     DELETE FROM lease_tokens WHERE hash IN (
         SELECT hash FROM lease_tokens WHERE ended_at < now() - interval '1 day' LIMIT :slice)
 """)
+# The newest stays: it tells where the turns have got to.
+_BATCHES = text(f"""
+    DELETE FROM batches WHERE id IN (
+        SELECT b.id FROM batches b WHERE b.created_at < now() - interval '{COMMANDS_KEPT}'
+            AND b.end_turn < (SELECT max(end_turn) FROM batches)
+            AND NOT EXISTS (SELECT FROM commands c WHERE c.batch_id = b.id AND c.state <> 'applied')
+        LIMIT :slice)
+""")
 
 
 def prune(db: Connection) -> dict[str, int]:
     """Delete a slice of what is older than it need be; how many rows of each kind, 0 when none are left."""
-    kinds = {"commands": _COMMANDS, "requests": _REQUESTS, "tokens": _TOKENS}
+    kinds = {"commands": _COMMANDS, "requests": _REQUESTS, "batches": _BATCHES, "tokens": _TOKENS}
     return {kind: db.execute(statement, {"slice": SLICE}).rowcount for kind, statement in kinds.items()}

@@ -19,8 +19,8 @@ from flask.testing import FlaskClient
 from sqlalchemy import Connection, event, text
 from werkzeug.test import TestResponse
 
+from orchestrator import claims, verify
 from orchestrator import drain as drains
-from orchestrator import verify
 from orchestrator.db import Guard, begin, engine
 from orchestrator.drain import Batch, Drainer
 
@@ -52,7 +52,7 @@ def drain(limit: int = 500, mailbox: int = drains.MAILBOX) -> Batch:
     """One batch, as a worker does it, in this process."""
     with begin(Guard.DRAIN) as db, pytest.MonkeyPatch.context() as patch:
         patch.setattr(drains, "MAILBOX", mailbox)
-        return Drainer(slot=7, task_id="a-task").drain(db, drains.claim(db, limit))
+        return Drainer(slot=7, task_id="a-task").drain(db, claims.claim(db, limit))
 
 
 def applied(batch: Batch) -> int:

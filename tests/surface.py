@@ -33,6 +33,7 @@ class Scene:
         agent = project.born()
         made = {
             "command_id": project.send(agent, "pause"),
+            "batch_id": _batch(owner, project),
             "issue_id": owner.post(f"{project.path}/issues", {"title": "bug"}).json,
             "user_id": owner.get("me").json["user"],  # type: ignore[index]
             "key_id": owner.post("keys", {"name": "spare"}).json,
@@ -59,6 +60,11 @@ class Example:
     """Whether the body can be left out."""
     superuser: bool = False
     ready: Callable[[Scene], dict[str, str]] = field(default=lambda _: {})
+
+
+def _batch(owner: Api, project: Project) -> dict[str, Any]:
+    sent = owner.post(f"{project.path}/commands/by-filter", {"verb": "pause", "filter": {"q": "nobody"}}).json
+    return {"id": sent["batch_id"]}  # type: ignore[index]
 
 
 def _entry() -> dict[str, Any]:
@@ -99,6 +105,9 @@ EXAMPLES = {
     "get_command": Example(),
     "list_commands": Example(),
     "cancel_command": Example(ready=lambda s: {"command_id": s.project.send(s.ids["agent_id"], "pause")["id"]}),
+    "send_commands": Example(202, lambda s: {"commands": [{"verb": "pause", "agent_id": s.ids["agent_id"]}]}),
+    "send_matching": Example(202, _same(verb="pause", filter={"q": "nobody"})),
+    "get_batch": Example(),
     "list_agent_events": Example(),
     "list_project_events": Example(),
     "report_agent_usage": Example(202, lambda _: {"entries": [_entry()]}),

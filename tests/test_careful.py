@@ -11,6 +11,7 @@ import pytest
 from billiard.exceptions import SoftTimeLimitExceeded
 from sqlalchemy import event
 
+from orchestrator import claims
 from orchestrator import drain as drains
 from orchestrator.db import Guard, begin, engine
 from orchestrator.drain import Drainer
@@ -224,7 +225,7 @@ def test_an_attempt_is_at_the_command_it_was_counted_for(quiet: Project) -> None
 
     quiet.api.post(f"{quiet.path}/commands/{first}/cancel")
     with begin(Guard.DRAIN) as db:
-        batch = Drainer(0).drain(db, drains.claim_one(db, UUID(agent)), only=UUID(first))
+        batch = Drainer(0).drain(db, claims.claim_one(db, UUID(agent)), only=UUID(first))
 
     assert batch.outcomes == []
     assert (state(second), attempts(second)) == ("queued", 0)

@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Connection, text
 
-from orchestrator import drain as drains
+from orchestrator import claims
 from orchestrator.db import Guard, begin
 from orchestrator.drain import Batch, Drainer
 from orchestrator.errors import Unavailable
@@ -96,7 +96,7 @@ def test_the_limit_of_a_claim_counts_only_what_could_be_locked(quiet: Project) -
         quiet.send(other, "pause")
 
     with held(busy), begin(Guard.DRAIN) as db:
-        claim = drains.claim(db, limit=5)
+        claim = claims.claim(db, limit=5)
 
     assert {str(id_) for id_ in claim.agents} == set(others)
     assert claim.full
@@ -106,7 +106,7 @@ def test_an_agent_claimed_with_an_empty_mailbox_does_not_end_the_loop(quiet: Pro
     agent = quiet.born()
     quiet.send(agent, "pause")
     with begin(Guard.DRAIN) as db:
-        claim = drains.claim(db, limit=5)
+        claim = claims.claim(db, limit=5)
         run(db, "UPDATE commands SET state = 'cancelled', closed_at = now() WHERE state = 'queued'")
         batch = Drainer(0).drain(db, claim)
 
@@ -130,7 +130,7 @@ def test_the_door_accepts_while_a_drain_has_the_agent(quiet: Project) -> None:
     quiet.send(agent, "resume")
 
     with begin(Guard.DRAIN) as db:
-        assert drains.claim(db, 5).agents == [UUID(agent)]
+        assert claims.claim(db, 5).agents == [UUID(agent)]
         began = time.monotonic()
         quiet.send(agent, "pause")
         assert quiet.api.post(f"{quiet.agent(agent)}/usage", {"entries": [{"report_id": "1"}]}).status_code == 202
@@ -147,7 +147,7 @@ def test_cancel_waits_for_a_drain_that_has_read_the_command_and_is_told_that_it_
     pause = quiet.send(agent, "pause")["id"]
     with ThreadPoolExecutor(1) as pool:
         with begin(Guard.DRAIN) as db:
-            batch = Drainer(0).drain(db, drains.claim(db, 5))
+            batch = Drainer(0).drain(db, claims.claim(db, 5))
             told = pool.submit(
                 quiet.api.client.post, f"/api/v1/{quiet.path}/commands/{pause}/cancel", headers=key(quiet)
             )
@@ -191,7 +191,7 @@ def test_a_worker_that_stands_still_in_a_transaction_loses_its_agents_and_its_co
 
 def _stand_still() -> None:
     with begin(Guard.DRAIN) as db:
-        Drainer(0, "frozen").drain(db, drains.claim(db, 5))
+        Drainer(0, "frozen").drain(db, claims.claim(db, 5))
         eventually(lambda: applied(drain()) == 1)  # somebody else, while we say nothing
         db.execute(text("SELECT 1"))
 
@@ -203,18 +203,18 @@ def test_two_batches_of_one_slot_count_their_projects_in_one_order(quiet: Projec
 
     def batch() -> Batch:
         with begin(Guard.DRAIN) as db:
-            return Drainer(0).drain(db, drains.claim(db, 10))
+            return Drainer(0).drain(db, claims.claim(db, 10))
 
     with ThreadPoolExecutor(1) as pool:
         low.send(mine[0], "pause")
         with begin(Guard.DRAIN) as db:
-            Drainer(0).drain(db, drains.claim_one(db, UUID(mine[0])))
+            Drainer(0).drain(db, claims.claim_one(db, UUID(mine[0])))
             high.send(theirs[0], "pause")
             low.send(theirs[1], "pause")
             other = pool.submit(batch)
             eventually(blocked)
             high.send(mine[1], "pause")
-            Drainer(0).drain(db, drains.claim_one(db, UUID(mine[1])))
+            Drainer(0).drain(db, claims.claim_one(db, UUID(mine[1])))
 
         assert applied(other.result(timeout=10)) == 2
     assert violations() == {}

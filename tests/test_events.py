@@ -6,8 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from orchestrator import cursors
-from orchestrator import drain as drains
+from orchestrator import claims, cursors
 from orchestrator.db import Guard, begin
 from orchestrator.drain import Drainer
 from tests.stage import Project, drain, eventually, run, sql
@@ -216,7 +215,7 @@ def test_an_event_that_is_committed_late_is_neither_skipped_nor_repeated(quiet: 
         quiet.send(agent, "pause")
 
     with begin(Guard.DRAIN) as db:
-        Drainer(slot=3).drain(db, drains.claim_one(db, UUID(slow)))
+        Drainer(slot=3).drain(db, claims.claim_one(db, UUID(slow)))
         drain()
         quiet.send(fast, "resume")
         drain()

@@ -32,8 +32,8 @@ CLI_MAY_IMPORT = {"settings", "bootstrap", "embedded", "limits", "stack", "sdk"}
 
 FLOORS = """
     errors settings states lifecycle holds stops diagram fields rows cursors columns logs link limits models books
-    lease_tables db pipeline verify orders keys access errands timers ledger idempotency accept decide record drain
-    fleet directives leases beats explain queries
+    lease_tables db pipeline verify orders keys access errands timers ledger idempotency fences accept decide record
+    turns claims drain fleet letters bulk matching directives leases beats explain queries
     directory upkeep bootstrap runner embedded stack
 """.split()  # noqa: SIM905  # a list of quotes would hide the order
 """Inside orchestrator/, a module imports only those named before it."""
@@ -53,7 +53,7 @@ BROAD_EXCEPTS = {
 
 WRITERS = {
     r"UPDATE agents\b": {"orchestrator/record.py"},
-    r"INSERT INTO agents\b": {"orchestrator/accept.py"},
+    r"INSERT INTO agents\b": {"orchestrator/accept.py", "orchestrator/bulk.py"},
     r"INSERT INTO events\b": {"orchestrator/record.py"},
     r"INSERT INTO project_counters\b": {"orchestrator/record.py"},
     r"UPDATE commands\b": {"orchestrator/record.py", "orchestrator/drain.py", "orchestrator/accept.py"},

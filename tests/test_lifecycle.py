@@ -1,6 +1,5 @@
 """The table of moves and what a command does to an agent: pure, so every case is tried."""
 
-from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import product
 from typing import Any
@@ -31,25 +30,22 @@ CONTRACT = {
 def agent(status: Status | None, **more: Any) -> Agent:
     """An agent at version 3 that is busy with something; one that is not born at version 0."""
     born = status is not None
-    return replace(
-        Agent(
-            id=ID,
-            project_id=ID,
-            status=status,
-            version=3 if born else 0,
-            name="scout",
-            current_task="count",
-            short_term_memory={"a": 1},
-            long_term_memory_ref="ref",
-            session_id="session",
-            last_activity_at=THEN if born else None,
-            terminated_at=THEN if status is Status.TERMINATED else None,
-            updated_at=THEN,
-            holds=[{"id": str(ID), "owner": "manual"}] if status is Status.PAUSED else [],
-            stage=stops.quiesced(THEN, stops.Cause.NO_LEASE) if status in STOPPED else stops.GOING,
-        ),
-        **more,
-    )
+    return Agent(
+        id=ID,
+        project_id=ID,
+        status=status,
+        version=3 if born else 0,
+        name="scout",
+        current_task="count",
+        short_term_memory={"a": 1},
+        long_term_memory_ref="ref",
+        session_id="session",
+        last_activity_at=THEN if born else None,
+        terminated_at=THEN if status is Status.TERMINATED else None,
+        updated_at=THEN,
+        holds=[{"id": str(ID), "owner": "manual"}] if status is Status.PAUSED else [],
+        stage=stops.quiesced(THEN, stops.Cause.NO_LEASE) if status in STOPPED else stops.GOING,
+    )._replace(**more)
 
 
 def send(verb: Verb, precondition: int | None = None, **payload: Any) -> Command:

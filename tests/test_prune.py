@@ -48,7 +48,25 @@ def test_much_is_deleted_slice_by_slice(quiet: Project, monkeypatch: pytest.Monk
     monkeypatch.setattr(upkeep, "SLICE", 2)
     monkeypatch.setattr(tasks, "SLICES", 2)
 
-    assert [tasks.prune() for _ in range(3)] == [{"commands": n, "requests": 0, "tokens": 0} for n in (4, 3, 0)]
+    assert [tasks.prune() for _ in range(3)] == [_nothing() | {"commands": n} for n in (4, 3, 0)]
+
+
+def _nothing() -> dict[str, int]:
+    return dict.fromkeys(("commands", "requests", "batches", "tokens"), 0)
+
+
+def test_batches_are_kept_as_long_as_what_they_tell_of_but_the_last_one(quiet: Project) -> None:
+    agent_id = quiet.born()
+    pause = {"commands": [{"verb": "pause", "agent_id": agent_id}]}
+    batches = [quiet.api.post(f"{quiet.path}/commands", pause).json["batch_id"] for _ in range(3)]  # type: ignore[index]
+    settle()
+    aged("batches", "31 days")
+
+    assert pruned()["batches"] == 1  # of the others, one has a refused command, and the last turn is the other's
+
+    aged("commands", "31 days")
+    assert pruned()["batches"] == 1
+    assert [str(row.id) for row in sql("SELECT id FROM batches")] == batches[-1:]
 
 
 def test_idempotency_keys_are_kept_for_two_days(quiet: Project) -> None:

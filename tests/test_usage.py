@@ -10,8 +10,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from orchestrator import claims, ledger
 from orchestrator import drain as drains
-from orchestrator import ledger
 from orchestrator.db import Guard, begin
 from orchestrator.ledger import FOLD_PER_AGENT, AgentEntry
 from tests.stage import WAIT, Project, blocked, drain, eventually, settle, sql, violations
@@ -214,7 +214,7 @@ def test_the_oldest_entry_is_claimed_first(quiet: Project, first: int) -> None:
     sql("UPDATE usage_entries SET created_at = created_at - interval '1 hour' WHERE agent_id = :id", id=agents[first])
 
     with begin(Guard.DRAIN) as db:
-        assert drains.claim(db, limit=1).usage == [UUID(agents[first])]
+        assert claims.claim(db, limit=1).usage == [UUID(agents[first])]
 
 
 @pytest.mark.parametrize("ending", ["cancelled", "dead"])

@@ -24,8 +24,8 @@ bp = APIBlueprint(
 def list_commands(path: params.ProjectPath, query: params.CommandQuery) -> Response:
     """The project's commands, newest first."""
     wanted = query.model_dump(mode="json", include={"state", "verb"}, exclude_none=True)
-    if query.agent_id is not None:
-        wanted["agent_id"] = query.agent_id
+    ids = {"agent_id": query.agent_id, "batch_id": query.batch_id}
+    wanted |= {name: id_ for name, id_ in ids.items() if id_ is not None}
     with autocommit() as db:
         access.enter(db, g.caller, path.project_id)
         rows, cursor = queries.commands(db, path.project_id, wanted, query.cursor, query.limit)

@@ -30,6 +30,12 @@ class CommandPath(ProjectPath):
     command_id: Id
 
 
+class BatchPath(ProjectPath):
+    """Project and batch in the address."""
+
+    batch_id: Id
+
+
 class IssuePath(ProjectPath):
     """Project and issue in the address."""
 
@@ -118,6 +124,7 @@ class CommandQuery(ListQuery):
 
     state: Annotated[State | None, LAX] = None
     agent_id: Id | None = None
+    batch_id: Id | None = None
     verb: Annotated[Verb | None, LAX, AfterValidator(_sendable)] = None
 
 

@@ -22,6 +22,7 @@ from orchestrator.errors import (
     UnsupportedMediaType,
     Violation,
 )
+from orchestrator.fields import violations
 from web import headers
 
 log = logs.logger("web")
@@ -30,13 +31,6 @@ _ABOUT_THE_REQUEST = (Invalid, MalformedJson, TooLarge, UnsupportedMediaType)
 
 _KEYED = ("POST", "PATCH", "DELETE")
 """Where an Idempotency-Key means something."""
-
-_WORDS = {
-    "extra_forbidden": "is not a field of this request",
-    "missing": "is required",
-    "model_type": "a JSON object is needed",
-}
-"""Where pydantic's own words say less than a caller needs."""
 
 
 def install(app: Flask) -> None:
@@ -53,7 +47,7 @@ def invalid(error: ValidationError) -> Response:
         name = str(e["loc"][0]) if e["loc"] else ""
         if name in in_path and e["input"] == in_path[name]:
             raise _no_such(name, e["input"])
-    raise Invalid(*(Violation(_message(e), ".".join(map(str, e["loc"])) or None) for e in error.errors()))
+    raise Invalid(*violations(error))
 
 
 def render(problem: Problem) -> Response:
@@ -130,9 +124,5 @@ def _answer_surprise(error: Exception) -> Response:
 
 def _no_such(name: str, value: Any) -> NotFound:
     noun = {"type_id": "agent type"}.get(name, name.removesuffix("_id"))
-    where = " in this project" if noun in ("agent", "command", "issue") else ""
+    where = " in this project" if noun in ("agent", "command", "batch", "issue") else ""
     return NotFound(f"there is no {noun} {value}{where}")
-
-
-def _message(error: Any) -> str:
-    return _WORDS.get(error["type"]) or str(error["msg"])

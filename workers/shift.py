@@ -1,16 +1,18 @@
 """One run of the drain task: batch after batch until no mail is left or its time is up; carefully, where one fails."""
 
 import time
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from uuid import UUID
 
 from billiard.exceptions import SoftTimeLimitExceeded
 
+from orchestrator import claims, logs
 from orchestrator import drain as drains
-from orchestrator import logs
+from orchestrator.claims import Claim, Marks
 from orchestrator.db import DRAIN_SECONDS, Guard, begin
-from orchestrator.drain import Batch, Claim, Drainer
+from orchestrator.decide import Outcome
+from orchestrator.drain import Batch, Drainer
 from orchestrator.errors import Unavailable
 from orchestrator.link import CLOSED_CHANNEL, tell
 from workers import bell
@@ -39,9 +41,9 @@ class Shift:
 
     def work(self) -> None:
         """Drain until a claim from the front is empty or the budget is used, and then ring for who goes on."""
-        start = drains.FRONT
-        while not (batch := self._one_batch(start)).empty or start != drains.FRONT:
-            start = batch.claim.resume_at
+        start = claims.FRONT
+        while not (batch := self._one_batch(start)).empty or start != claims.FRONT:
+            start = batch.claim.marks
             if batch.claim.full:
                 bell.ring_now()  # an idle worker joins
             if self.seconds > BUDGET_SECONDS:
@@ -49,11 +51,11 @@ class Shift:
                 break
         tell(CLOSED_CHANNEL, ())  # somebody drains, even where there was nothing to do
 
-    def _one_batch(self, start: drains.Place) -> Batch:
+    def _one_batch(self, start: Marks) -> Batch:
         claim, began = NOBODY, time.monotonic()
         try:
             with begin(Guard.DRAIN) as db:
-                claim = drains.claim(db, CLAIM, start)
+                claim = claims.claim(db, CLAIM, start)
                 batch = self._drainer.drain(db, claim)
         except SoftTimeLimitExceeded:
             raise
@@ -88,7 +90,7 @@ class Shift:
         command_id, attempts = attempt
         try:
             with begin(Guard.DRAIN) as db:
-                claim = drains.claim_one(db, agent_id)
+                claim = claims.claim_one(db, agent_id)
                 batch = self._drainer.drain(db, claim, only=command_id)
         except (Unavailable, SoftTimeLimitExceeded):
             _give_back(command_id)
@@ -118,9 +120,20 @@ class Shift:
         tell(CLOSED_CHANNEL, [*batch.closed, *batch.claim.usage])
         self.done["batches"] += 1
         self.done["folded"] += batch.folded
-        for outcome in batch.outcomes:
-            self.done[outcome.state.value] += 1
+        self.done.update(outcome.state.value for outcome in batch.outcomes)
+        _log(batch.outcomes)
+
+
+def _log(outcomes: Iterable[Outcome]) -> None:
+    """A line for each command, and one for all that came in bulk: a line takes as long as a third of a command."""
+    in_bulk: dict[str, list[UUID]] = defaultdict(list)
+    for outcome in outcomes:
+        if outcome.command.batch_id is None:
             log.info("command_closed", command_id=str(outcome.command.id), state=outcome.state.value)
+        else:
+            in_bulk[outcome.state.value].append(outcome.command.id)
+    for state, ids in in_bulk.items():
+        log.info("commands_closed", state=state, command_ids=[str(id_) for id_ in ids])
 
 
 def _give_back(command_id: UUID) -> None:

@@ -1,0 +1,98 @@
+"""Claims: whose mailboxes one transaction empties. It locks agents that nobody else has locked, urgent mail first."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from orchestrator.turns import BULK, URGENT
+
+
+class Marks(NamedTuple):
+    """Where in the queue a claim begins: what is urgent by its number, what came in bulk by its turn."""
+
+    urgent: int = 0
+    bulk: float = 0.0
+
+
+FRONT = Marks()
+
+BULK_AT_MOST = 200
+"""Commands of the bulk lane in one claim: with two workers at a backlog, another project's hundred are done after three
+hundred of it, and what is urgent waits for little. (A larger one is no faster.)"""
+
+LATE_TURNS = 3.0
+"""How far behind its beginning a claim of a backlog has the next one begin: a batch is accepted with the turn that the
+queue had got to, and may be committed when it has got further."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The agents this transaction has locked: those with mail, those with uncounted usage; full when more may wait."""
+
+    mail: Sequence[UUID]
+    usage: Sequence[UUID]
+    urgent: int = 0
+    """How many of those with mail, the first ones, have some that was sent one by one."""
+    full: bool = False
+    marks: Marks = FRONT
+    """Where the next claim may begin: closed commands that an old snapshot keeps in the index lie before it."""
+
+    @property
+    def agents(self) -> list[UUID]:
+        """Every claimed agent once."""
+        return list(dict.fromkeys((*self.mail, *self.usage)))
+
+
+# The LIMIT stands outside the lock: inside a subquery, one locked agent with a long mailbox would fill it, and the
+# claim would come back empty while thousands wait. NO KEY, because foreign keys at the door take a key-share lock. Each
+# lane is walked in the order of its index, and the urgent one first.
+_CLAIM = text(f"""
+    WITH urgent AS (
+        SELECT a.id, c.lane, c.turn, c.seq FROM commands c JOIN agents a ON a.id = c.agent_id
+        WHERE c.state = 'queued' AND c.lane = {URGENT} AND (c.lane, c.turn, c.seq) >= ({URGENT}, 0, :urgent)
+        ORDER BY c.lane, c.turn, c.seq LIMIT :limit
+        FOR NO KEY UPDATE OF a SKIP LOCKED
+    ), bulk AS (
+        SELECT a.id, c.lane, c.turn, c.seq FROM commands c JOIN agents a ON a.id = c.agent_id
+        WHERE c.state = 'queued' AND c.lane = {BULK} AND (c.lane, c.turn, c.seq) >= ({BULK}, :bulk, 0)
+        ORDER BY c.lane, c.turn, c.seq LIMIT least(:limit, {BULK_AT_MOST})
+        FOR NO KEY UPDATE OF a SKIP LOCKED
+    ), usage AS (
+        SELECT a.id, NULL::smallint, NULL::double precision, NULL::bigint
+        FROM usage_entries u JOIN agents a ON a.id = u.agent_id
+        WHERE NOT u.folded
+        ORDER BY u.created_at LIMIT :limit
+        FOR NO KEY UPDATE OF a SKIP LOCKED
+    )
+    SELECT * FROM urgent UNION ALL SELECT * FROM bulk UNION ALL SELECT * FROM usage
+""")
+_CLAIM_ONE = text("SELECT id FROM agents WHERE id = :agent FOR NO KEY UPDATE SKIP LOCKED")
+
+
+def claim(db: Connection, limit: int, start: Marks = FRONT) -> Claim:
+    """Lock agents that nobody else is draining, by up to `limit` waiting commands of each lane (of bulk at most
+    BULK_AT_MOST) and as many uncounted entries."""
+    rows = db.execute(_CLAIM, {"limit": limit} | start._asdict()).all()
+    urgent = [row for row in rows if row.lane == URGENT]
+    bulk = [row for row in rows if row.lane == BULK]
+    entries = rows[len(urgent) + len(bulk) :]
+    more_urgent, more_bulk = len(urgent) >= limit, len(bulk) >= min(limit, BULK_AT_MOST)
+    marks = Marks(
+        urgent[0].seq if more_urgent else FRONT.urgent,
+        bulk[0].turn - LATE_TURNS if more_bulk else FRONT.bulk,
+    )
+    full = more_urgent or more_bulk or len(entries) >= limit
+    return Claim(_once(urgent + bulk), _once(entries), len(_once(urgent)), full, marks)
+
+
+def _once(rows: Sequence[Any]) -> list[UUID]:
+    return list(dict.fromkeys(row.id for row in rows))
+
+
+def claim_one(db: Connection, agent_id: UUID) -> Claim:
+    """Lock this agent, if nobody else has."""
+    mine = db.execute(_CLAIM_ONE, {"agent": agent_id}).scalars().all()
+    return Claim(mine, mine)

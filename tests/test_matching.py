@@ -1,0 +1,176 @@
+"""Commands in bulk, by filter: one for each living agent that matches, all or none."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from tests.stage import Project, fields, is_problem, multiply, settle, sql, statements, violations
+from tests.test_bulk import progress
+
+MANY = 2_000
+
+
+def by_filter(project: Project, **body: Any) -> Any:
+    """What a command by filter is answered; a pause of all, where nothing else is said."""
+    headers = body.pop("headers", {})
+    return project.api.post(f"{project.path}/commands/by-filter", {"verb": "pause", "filter": {}} | body, **headers)
+
+
+@pytest.fixture
+def fleet(quiet: Project) -> dict[str, str]:
+    """One agent in each status, named after it, another type's, and an unborn one; their ids by name."""
+    other = Project(quiet.api, quiet.id, Project.make(quiet.api).type_id)
+    ids = {name: quiet.born(name=name) for name in ("idle", "working", "waiting", "paused", "terminated")}
+    ids["other"] = other.born(name="other")
+    for name in ("working", "waiting"):
+        quiet.send(ids[name], "update", status="working")
+    quiet.send(ids["waiting"], "update", status="waiting")
+    quiet.send(ids["paused"], "pause")
+    quiet.send(ids["terminated"], "terminate")
+    settle()
+    ids["unborn"] = quiet.spawn(wait=False, name="unborn")["agent_id"]
+    ids["type"] = other.type_id
+    return ids
+
+
+FILTERS: list[tuple[dict[str, str], set[str]]] = [
+    ({}, {"idle", "working", "waiting", "paused", "other"}),
+    ({"status": "working"}, {"working"}),
+    ({"status": "terminated"}, set()),
+    ({"q": "w"}, {"working", "waiting"}),
+    ({"q": "w", "status": "waiting"}, {"waiting"}),
+    ({"q": "%"}, set()),
+    ({"type": "TYPE"}, {"other"}),
+    ({"type": "none-such"}, set()),
+]
+
+
+@pytest.mark.parametrize(("which", "names"), FILTERS, ids=[str(row[0]) for row in FILTERS])
+def test_each_living_agent_that_matches_gets_one_command(
+    quiet: Project, fleet: dict[str, str], which: dict[str, str], names: set[str]
+) -> None:
+    which = {name: fleet["type"] if value == "TYPE" else value for name, value in which.items()}
+
+    counted = by_filter(quiet, filter=which, dry_run=True)
+    sent = by_filter(quiet, filter=which, reason="night", expect_count=len(names))
+
+    assert (counted.status_code, counted.json) == (200, {"count": len(names)})
+    assert (sent.status_code, sent.json["count"]) == (202, len(names))
+    found = sql("SELECT agent_id, verb, reason, lane FROM commands WHERE batch_id = :b", b=sent.json["batch_id"])
+    assert {str(row.agent_id) for row in found} == {fleet[name] for name in names}
+    assert {(row.verb, row.reason, row.lane) for row in found} <= {("pause", "night", 1)}
+    settle()
+    assert progress(quiet, sent.json["batch_id"])["total"] == len(names)
+    assert violations() == {}
+
+
+def test_another_count_than_expected_sends_nothing(quiet: Project, fleet: dict[str, str]) -> None:
+    answer = by_filter(quiet, expect_count=4, headers={"Idempotency_Key": "k"})
+
+    assert is_problem(answer, 409, "conflict")
+    assert "5 agents match, not 4" in answer.json["detail"]
+    assert sql("SELECT 1 FROM batches") == []
+    assert sql("SELECT 1 FROM commands WHERE lane = 1") == []
+    assert by_filter(quiet, expect_count=5, headers={"Idempotency_Key": "k"}).json["count"] == 5, "the key is free"
+
+
+def test_terminate_demands_a_count_but_not_to_count(quiet: Project, fleet: dict[str, str]) -> None:
+    answer = by_filter(quiet, verb="terminate")
+
+    assert is_problem(answer, 422, "validation_error")
+    assert fields(answer) == ["expect_count"]
+    assert by_filter(quiet, verb="terminate", dry_run=True).json == {"count": 5}
+    assert by_filter(quiet, verb="terminate", expect_count=5).status_code == 202
+    settle()
+    assert {row.status for row in sql("SELECT status FROM agents WHERE status IS NOT NULL")} == {"terminated", "idle"}
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"verb": "spawn"}, "verb"),
+    ({"verb": "update"}, "verb"),
+    ({"verb": None}, "verb"),
+    ({"filter": None}, "filter"),
+    ({"filter": {"name": "x"}}, "filter.name"),
+    ({"filter": {"status": "asleep"}}, "filter.status"),
+    ({"filter": {"q": ""}}, "filter.q"),
+    ({"filter": {"type": ""}}, "filter.type"),
+    ({"expect_count": -1}, "expect_count"),
+    ({"expect_count": "1"}, "expect_count"),
+    ({"dry_run": 1}, "dry_run"),
+    ({"reason": "x" * 501}, "reason"),
+    ({"verb": "resume", "until": "2099-01-01T00:00:00Z"}, "until"),
+    ({"until": "2020-01-01T00:00:00Z"}, "until"),
+    ({"mode": "soon"}, "mode"),
+    ({"agents": []}, "agents"),
+]
+
+
+@pytest.mark.parametrize(("body", "field"), WRONG, ids=[str(row[0]) for row in WRONG])
+def test_what_is_wrong_is_named_and_nothing_is_sent(quiet: Project, body: dict[str, Any], field: str) -> None:
+    quiet.born()
+
+    answer = by_filter(quiet, **body)
+
+    assert is_problem(answer, 422, "validation_error")
+    assert fields(answer) == [field]
+    assert sql("SELECT 1 FROM batches") == []
+
+
+def test_what_the_verb_takes_is_taken_for_each(quiet: Project) -> None:
+    agent = quiet.born()
+
+    by_filter(quiet, owner="night-shift", until="2099-01-01T00:00:00Z", reason="cheap hours are over")
+    settle()
+
+    (hold,) = quiet.api.get(quiet.agent(agent)).json["holds"]  # type: ignore[index]
+    assert (hold["owner"], hold["reason"], hold["until"][:4]) == ("night-shift", "cheap hours are over", "2099")
+
+
+def test_an_immediate_stop_by_filter_ends_all_leases_at_its_acceptance(quiet: Project) -> None:
+    agents = [quiet.born() for _ in range(3)]
+    for agent in agents[:2]:
+        quiet.api.post(f"{quiet.agent(agent)}/lease", {"holder": "host"})
+
+    by_filter(quiet, mode="immediate")
+
+    for agent in agents[:2]:
+        assert is_problem(quiet.api.post(f"{quiet.agent(agent)}/beat", {"epoch": 1}), 409, "fenced")
+    settle()
+    assert {row.quiesced_by for row in sql("SELECT quiesced_by FROM agents")} == {"no_lease"}
+    assert violations() == {}
+
+
+def test_the_same_key_makes_one_batch(quiet: Project) -> None:
+    quiet.born()
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: by_filter(quiet, headers={"Idempotency_Key": "k"}), range(8)))
+
+    assert {answer.status_code for answer in answers} == {202}
+    assert len({str(answer.json) for answer in answers}) == 1
+    assert len(sql("SELECT 1 FROM commands WHERE lane = 1")) == 1
+    assert is_problem(by_filter(quiet, verb="resume", headers={"Idempotency_Key": "k"}), 422, "idempotency_key_reused")
+
+
+@pytest.mark.usefixtures("known")
+def test_however_many_match_they_are_accepted_in_one_statement(quiet: Project) -> None:
+    multiply(quiet.born(), MANY - 1)
+    settle()
+
+    with statements() as done:
+        answer = by_filter(quiet)
+
+    assert answer.json["count"] == MANY
+    assert [tag for tag in done if tag.startswith("SELECT")] == ["SELECT 1"] * 3, "the project, the turn, and all"
+    ids = [row.id for row in sql("SELECT id FROM commands WHERE lane = 1")]
+    assert {(id_.version, id_.variant) for id_ in ids} == {(7, uuid4().variant)}
+    settle()
+    assert progress(quiet, answer.json["batch_id"])["states"]["applied"] == MANY
+    assert violations() == {}
+
+
+def test_an_unknown_batch_is_a_404(quiet: Project) -> None:
+    assert is_problem(quiet.api.get(f"{quiet.path}/batches/{UUID(int=7)}"), 404, "not_found")
+    assert is_problem(quiet.api.get(f"{quiet.path}/batches/7"), 404, "not_found")
