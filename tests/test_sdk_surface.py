@@ -14,6 +14,8 @@ from orchestrator.sdk import (
     AsyncProjectClient,
     Orchestrator,
     ProjectClient,
+    bulk,
+    bulk_shapes,
     commands,
     fleet,
     issues,
@@ -34,7 +36,11 @@ PAIRS = [
     (ProjectClient, AsyncProjectClient),
     (Orchestrator, AsyncOrchestrator),
 ]
-SHAPES = [kind for kind in vars(shapes).values() if isinstance(kind, type) and issubclass(kind, shapes.Shape)]
+SHAPES = [
+    kind
+    for kind in (vars(shapes) | vars(bulk_shapes)).values()
+    if isinstance(kind, type) and issubclass(kind, shapes.Shape)
+]
 SHAPES = [kind for kind in SHAPES if kind not in (shapes.Shape, shapes.Page)]
 
 
@@ -76,7 +82,7 @@ def test_asyncio_has_the_same_parts() -> None:
 
 
 def test_every_operation_is_a_method_of_both_clients() -> None:
-    known = {operation for module in (world, fleet, tenancy, issues) for operation in operations(module)}
+    known = {operation for module in (world, fleet, bulk, tenancy, issues) for operation in operations(module)}
 
     for side in (0, 1):
         bound = {inspect.unwrap(method) for pair in PAIRS for method in methods(pair[side]).values()}

@@ -1,15 +1,15 @@
 """`orch agent`: spawn, watch, change and end agents."""
 
-import json
 import sys
 from dataclasses import replace
 from typing import Any
 
 import click
 
-from orchestrator.cli import explanation
-from orchestrator.cli.client import QUIESCED, Manner, named
+from orchestrator.cli import bulk, explanation
+from orchestrator.cli.client import APPLIED, QUIESCED, Manner, named
 from orchestrator.cli.failures import Exit, Failure
+from orchestrator.cli.fields import carried
 from orchestrator.cli.session import Session, command, in_project, mutation, of_stage
 
 COLUMNS = ("id", "name", "agent_type_slug", "status", "current_task", "tasks_completed", "tokens_used", "cost_incurred")
@@ -29,34 +29,6 @@ MODES = ("drain", "checkpoint", "immediate")
 @click.group()
 def agent() -> None:
     """Spawn, watch, change and end agents."""
-
-
-class Json(click.ParamType[dict[str, Any]]):
-    """A JSON object on the command line."""
-
-    name = "json"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, Any]:
-        """The object; a usage error for anything else."""
-        try:
-            found = json.loads(value)
-        except ValueError as error:
-            self.fail(f"{value!r} is not JSON: {error}", param, ctx)
-        if not isinstance(found, dict):
-            self.fail(f"{value!r} is not a JSON object", param, ctx)
-        return found
-
-
-def _fields(function: Any) -> Any:
-    """The options for what an agent carries."""
-    for option in (
-        click.option("--session", "session_id", help="The session it works in."),
-        click.option("--memory-ref", "long_term_memory_ref", help="Where its long-term memory is."),
-        click.option("--memory", "short_term_memory", type=Json(), metavar="JSON", help="Its short-term memory."),
-        click.option("--task", "current_task", help="What it works on."),
-    ):
-        function = option(function)
-    return function
 
 
 def _stop_fields(function: Any) -> Any:
@@ -111,7 +83,7 @@ def explain(session: Session, agent_id: str, project: str) -> None:
 @click.argument("name")
 @click.option("--type", "kind", required=True, help="Its type, by slug or id.")
 @click.option("--unique-name", is_flag=True, help="Refuse where a live agent of the project has the name.")
-@_fields
+@carried
 @in_project
 @mutation
 @command
@@ -125,38 +97,59 @@ def spawn(
 
 
 @agent.command()
-@click.argument("agent_id", metavar="AGENT")
+@click.argument("agent_id", metavar="[AGENT]", required=False)
 @click.option("--owner", help="Whose hold it is; manual where nobody is named.")
 @click.option("--until", help="When it is lifted by itself, such as 2026-01-31T12:00:00Z.")
 @_stop_fields
 @in_project
+@bulk.where
 @mutation
 @command
-def pause(session: Session, agent_id: str, project: str, stage: str, manner: Manner, **order: Any) -> None:
-    """Stop an agent: put a hold on it, until that is lifted."""
-    _send(session, "POST", f"{_path(session, project, agent_id)}/pause", _given(order), _until(stage, manner))
+def pause(
+    session: Session, agent_id: str | None, project: str, which: tuple[str, ...], yes: bool, stage: str,
+    manner: Manner, **order: Any,
+) -> None:  # fmt: skip
+    """Stop an agent, or many: put a hold on each, until that is lifted."""
+    if bulk.is_for_many(agent_id, which, yes, stage):
+        bulk.send(session, project, {"verb": "pause"} | _given(order), which, yes, manner)
+    else:
+        path = f"{_path(session, project, agent_id or '')}/pause"
+        _send(session, "POST", path, _given(order), _until(stage, manner))
 
 
 @agent.command()
-@click.argument("agent_id", metavar="AGENT")
+@click.argument("agent_id", metavar="[AGENT]", required=False)
 @click.option("--owner", help="Whose hold to lift; the manual one where nobody is named.")
 @in_project
+@bulk.where
 @mutation
 @command
-def resume(session: Session, agent_id: str, project: str, manner: Manner, **hold: Any) -> None:
-    """Lift a hold; after the last one the agent goes on, as idle."""
-    _send(session, "POST", f"{_path(session, project, agent_id)}/resume", _given(hold), manner)
+def resume(
+    session: Session, agent_id: str | None, project: str, which: tuple[str, ...], yes: bool, manner: Manner, **hold: Any
+) -> None:
+    """Lift a hold, of one agent or of many; after the last one an agent goes on, as idle."""
+    if bulk.is_for_many(agent_id, which, yes, APPLIED):
+        bulk.send(session, project, {"verb": "resume"} | _given(hold), which, yes, manner)
+    else:
+        _send(session, "POST", f"{_path(session, project, agent_id or '')}/resume", _given(hold), manner)
 
 
 @agent.command()
-@click.argument("agent_id", metavar="AGENT")
+@click.argument("agent_id", metavar="[AGENT]", required=False)
 @_stop_fields
 @in_project
+@bulk.where
 @mutation
 @command
-def terminate(session: Session, agent_id: str, project: str, stage: str, manner: Manner, **order: Any) -> None:
-    """End an agent for good."""
-    _send(session, "DELETE", _path(session, project, agent_id), _given(order), _until(stage, manner))
+def terminate(
+    session: Session, agent_id: str | None, project: str, which: tuple[str, ...], yes: bool, stage: str,
+    manner: Manner, **order: Any,
+) -> None:  # fmt: skip
+    """End an agent for good, or many."""
+    if bulk.is_for_many(agent_id, which, yes, stage):
+        bulk.send(session, project, {"verb": "terminate"} | _given(order), which, yes, manner)
+    else:
+        _send(session, "DELETE", _path(session, project, agent_id or ""), _given(order), _until(stage, manner))
 
 
 @agent.command()
@@ -165,7 +158,7 @@ def terminate(session: Session, agent_id: str, project: str, stage: str, manner:
 @click.option("--name", help="Its new name.")
 @click.option("--clear", type=click.Choice(list(CLEARABLE)), multiple=True, help="Empty a field; may be repeated.")
 @click.option("--if-version", type=click.IntRange(1), help="Only if it still has this version.")
-@_fields
+@carried
 @in_project
 @mutation
 @command

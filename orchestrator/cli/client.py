@@ -85,9 +85,9 @@ class Client:
         """The id of what is named by its id or by an attribute."""
         return wanted if is_uuid(wanted) else str(self.find(path, noun, attribute, wanted)["id"])
 
-    def post(self, path: str, body: dict[str, Any], wait: float = 0) -> Any:
+    def post(self, path: str, body: dict[str, Any], wait: float = 0, key: str | None = None) -> Any:
         """A new object, made once however often the connection is lost."""
-        return self._document(self._send("POST", path, body, wait, {"Idempotency-Key": uuid4().hex}))
+        return self._document(self._send("POST", path, body, wait, {"Idempotency-Key": key or uuid4().hex}))
 
     def post_secret(self, path: str, body: dict[str, Any]) -> Any:
         """A new object that is shown only once: sent again only where it cannot have arrived."""

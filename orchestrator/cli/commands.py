@@ -10,10 +10,28 @@ from orchestrator.cli.failures import BY_CODE, Exit, Failure
 from orchestrator.cli.session import Session, in_project, of_stage
 from orchestrator.cli.session import command as one_command
 
+COLUMNS = ("id", "agent_id", "verb", "state", "reason", "requested_at", "error")
+STATES = ("queued", "applied", "rejected", "cancelled", "dead")
+VERBS = ("spawn", "pause", "resume", "terminate", "update", "settle")
+
 
 @click.group()
 def command() -> None:
     """Follow what was asked of agents."""
+
+
+@command.command()
+@in_project
+@click.option("--agent", "agent_id", help="Only those for this agent, by id.")
+@click.option("--batch", "batch_id", help="Only those sent together in this batch, by id.")
+@click.option("--state", type=click.Choice(STATES), help="Only those in this state.")
+@click.option("--verb", type=click.Choice(VERBS), help="Only those with this verb.")
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="At most so many.")
+@one_command
+def ls(session: Session, project: str, limit: int, **wanted: str | None) -> None:
+    """List what was asked of a project's agents, newest first."""
+    found = list(session.client.pages(f"{session.project(project)}/commands", limit, **wanted))
+    session.show_all(found, COLUMNS)
 
 
 @command.command()

@@ -1,12 +1,17 @@
 """What was asked of a project's agents, and waiting for it."""
 
+import asyncio
 import time
 
-from orchestrator.sdk import fleet
+from orchestrator.sdk import bulk, fleet
 from orchestrator.sdk.binding import Part, all_later, all_now, later, now, placed
+from orchestrator.sdk.bulk_shapes import BatchProgress
 from orchestrator.sdk.documents import LONGEST_WAIT
 from orchestrator.sdk.errors import Timeout, from_command
 from orchestrator.sdk.shapes import Command
+
+LOOK_SECONDS = 0.5
+"""Between two looks at a batch: the server counts its commands for each."""
 
 
 class Commands(Part):
@@ -15,6 +20,10 @@ class Commands(Part):
     list = all_now(placed(fleet.list_commands))
     get = now(placed(fleet.get_command))
     cancel = now(placed(fleet.cancel))
+    send = now(placed(bulk.send_commands))
+    send_matching = now(placed(bulk.send_matching))
+    count_matching = now(placed(bulk.count_matching))
+    batch = now(placed(bulk.get_batch))
 
     def wait(self, command: Command | str, *, timeout: float = 30.0, until: str = "applied") -> Command:
         """The command as soon as it is closed or, with `until="quiesced"`, its agent's process stands still.
@@ -28,6 +37,18 @@ class Commands(Part):
                 raise Timeout(f"command {id_} is {found.state}, not {until}, after {timeout:g} s")
         return found
 
+    def wait_batch(self, batch_id: str, *, timeout: float = 60.0) -> BatchProgress:
+        """The batch as soon as all of its commands are closed, however each has ended.
+
+        Raises Timeout after so many seconds.
+        """
+        deadline = time.monotonic() + timeout
+        while not (found := self.batch(batch_id)).done:
+            if time.monotonic() >= deadline:
+                raise Timeout(_not_done(found, timeout))
+            time.sleep(LOOK_SECONDS)
+        return found
+
 
 class AsyncCommands(Part):
     """What was asked of a project's agents."""
@@ -35,6 +56,10 @@ class AsyncCommands(Part):
     list = all_later(placed(fleet.list_commands))
     get = later(placed(fleet.get_command))
     cancel = later(placed(fleet.cancel))
+    send = later(placed(bulk.send_commands))
+    send_matching = later(placed(bulk.send_matching))
+    count_matching = later(placed(bulk.count_matching))
+    batch = later(placed(bulk.get_batch))
 
     async def wait(self, command: Command | str, *, timeout: float = 30.0, until: str = "applied") -> Command:
         """The command as soon as it is closed or, with `until="quiesced"`, its agent's process stands still.
@@ -47,6 +72,22 @@ class AsyncCommands(Part):
             if time.monotonic() >= deadline:
                 raise Timeout(f"command {id_} is {found.state}, not {until}, after {timeout:g} s")
         return found
+
+    async def wait_batch(self, batch_id: str, *, timeout: float = 60.0) -> BatchProgress:
+        """The batch as soon as all of its commands are closed, however each has ended.
+
+        Raises Timeout after so many seconds.
+        """
+        deadline = time.monotonic() + timeout
+        while not (found := await self.batch(batch_id)).done:
+            if time.monotonic() >= deadline:
+                raise Timeout(_not_done(found, timeout))
+            await asyncio.sleep(LOOK_SECONDS)
+        return found
+
+
+def _not_done(batch: BatchProgress, timeout: float) -> str:
+    return f"{batch.states['queued']} of {batch.total} commands of batch {batch.id} are queued after {timeout:g} s"
 
 
 def _rest(deadline: float) -> float:

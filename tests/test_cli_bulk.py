@@ -1,0 +1,114 @@
+"""`orch agent pause --where …` and its like: many agents in one call, asked for first, followed to the end."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.shell import Orch, serving
+from tests.stage import Project, held
+
+pytestmark = pytest.mark.usefixtures("worker")
+
+
+@pytest.fixture(scope="module")
+def server(home: Path) -> Iterator[str]:
+    """The address of a web server."""
+    with serving(home / "web-cli-bulk.log") as url:
+        yield url
+
+
+@pytest.fixture
+def orch(server: str, project: Project, template: tuple[str, str]) -> Orch:
+    """The command line of an administrator, in a new project with three agents: scout-0, scout-1 and writer."""
+    for name in ("scout-0", "scout-1", "writer"):
+        project.spawn(name=name)
+    return Orch({"ORCH_URL": server, "ORCH_API_KEY": template[1], "ORCH_PROJECT": project.id})
+
+
+def test_all_that_match_are_paused_resumed_and_terminated(orch: Orch) -> None:
+    paused = orch.json("agent", "pause", "--where", "q=scout", "--yes", "--reason", "tea", "--owner", "night")
+
+    assert (paused["total"], paused["states"]["applied"], paused["done"]) == (2, 2, True)
+    agents = {agent["name"]: agent for agent in orch.json("agent", "ls")}
+    assert {name: agent["status"] for name, agent in agents.items()} == {
+        "scout-0": "paused", "scout-1": "paused", "writer": "idle",
+    }  # fmt: skip
+    assert agents["scout-0"]["holds"][0] | {"owner": "night", "reason": "tea"} == agents["scout-0"]["holds"][0]
+    assert orch.json("agent", "resume", "--where", "status=paused", "--owner", "night", "--yes")["total"] == 2
+    assert orch.json("agent", "terminate", "--where", "all", "--yes")["total"] == 3
+    assert {agent["status"] for agent in orch.json("agent", "ls")} == {"terminated"}
+
+
+def test_nobody_is_stopped_unasked(orch: Orch) -> None:
+    result = orch("agent", "pause", "--where", "all")
+
+    assert result.exit_code == 2
+    assert "3 agents match; add --yes" in result.output
+    assert {agent["status"] for agent in orch.json("agent", "ls")} == {"idle"}
+
+
+def test_those_that_are_refused_are_told_of(orch: Orch) -> None:
+    orch.json("agent", "pause", "--where", "q=scout", "--yes")
+
+    result = orch("agent", "pause", "--where", "all", "--yes")
+
+    assert result.exit_code == 5
+    assert "2 of 3 are rejected" in result.stderr
+    batch = result.stderr.split("--batch ")[1].split()[0]
+    listed = orch.json("command", "ls", "--batch", batch, "--state", "rejected")
+    assert [command["error"]["code"] for command in listed] == ["invalid_transition"] * 2
+
+
+def test_what_takes_longer_is_said_to_go_on(orch: Orch, project: Project) -> None:
+    writer = next(agent["id"] for agent in orch.json("agent", "ls") if agent["name"] == "writer")
+
+    with held(writer):
+        result = orch("agent", "pause", "--where", "all", "--yes", "--wait", "1")
+
+    assert result.exit_code == 6
+    assert "1 are still queued after 1 s" in result.stderr
+
+
+def test_who_does_not_wait_gets_the_batch(orch: Orch) -> None:
+    sent = orch.json("agent", "pause", "--where", "type=none-such", "--yes", "--no-wait")
+
+    assert sent.keys() == {"batch_id", "count"}
+    assert sent["count"] == 0
+
+
+def test_a_terminal_shows_a_bar_and_is_asked(orch: Orch) -> None:
+    code, shown = orch.on_terminal("agent", "pause", "--where", "q=scout", "--yes")
+
+    assert code == 0
+    assert "2/2" in shown
+    assert "closed" in shown
+
+
+WRONG: list[tuple[list[str], str]] = [
+    (["pause"], "name one AGENT, or choose many with --where"),
+    (["resume"], "name one AGENT, or choose many with --where"),
+    (["terminate"], "name one AGENT, or choose many with --where"),
+    (["pause", "x", "--where", "all"], "name one AGENT, or choose many with --where"),
+    (["pause", "x", "--yes"], "--yes goes with --where"),
+    (["pause", "--where", "all", "--quiesced"], "--quiesced waits for one AGENT"),
+    (["pause", "--where", "name=x"], "--where name=x: write status=…"),
+    (["pause", "--where", "status="], "--where status=: write status=…"),
+    (["pause", "--where", "q=a", "--where", "q=b"], "--where q may be given only once"),
+    (["pause", "--where", "all", "--where", "q=b"], "--where all: write status=…"),
+]
+
+
+@pytest.mark.parametrize(("line", "sentence"), WRONG, ids=[" ".join(row[0]) for row in WRONG])
+def test_a_wrong_line_is_a_usage_error(orch: Orch, line: list[str], sentence: str) -> None:
+    result = orch("agent", *line)
+
+    assert result.exit_code == 2
+    assert sentence in result.output
+
+
+def test_a_wrong_status_is_the_servers_to_refuse(orch: Orch) -> None:
+    result = orch("agent", "pause", "--where", "status=asleep", "--yes")
+
+    assert result.exit_code == 1
+    assert "status" in result.stderr
