@@ -7,6 +7,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from orchestrator.pipeline import together
 from orchestrator.turns import BULK, URGENT
 
 
@@ -75,7 +76,8 @@ _CLAIM_ONE = text("SELECT id FROM agents WHERE id = :agent FOR NO KEY UPDATE SKI
 def claim(db: Connection, limit: int, start: Marks = FRONT) -> Claim:
     """Lock agents that nobody else is draining, by up to `limit` waiting commands of each lane (of bulk at most
     BULK_AT_MOST) and as many uncounted entries."""
-    rows = db.execute(_CLAIM, {"limit": limit} | start._asdict()).all()
+    [found] = together(db, (_CLAIM, {"limit": limit} | start._asdict()))
+    rows = found.fetchall()
     urgent = [row for row in rows if row.lane == URGENT]
     bulk = [row for row in rows if row.lane == BULK]
     entries = rows[len(urgent) + len(bulk) :]

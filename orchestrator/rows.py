@@ -1,7 +1,8 @@
 """Many rows in one statement: the shape in which `unnest` takes them, and ids for those that the database makes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+from uuid import UUID
 
 from psycopg.types.json import Json, Jsonb
 from pydantic_core import to_json
@@ -16,6 +17,11 @@ NEW_ID = """
 def columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """The rows turned by 90 degrees: one list per name. All rows have the same names; there is at least one."""
     return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+def ids(given: Iterable[UUID]) -> str:
+    """Ids for `CAST(:ids AS uuid[])`, as PostgreSQL writes an array: put together at once, as `document` is."""
+    return "{" + ",".join(map(str, given)) + "}"
 
 
 def document(rows: Sequence[Mapping[str, Any]]) -> Json:

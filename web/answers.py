@@ -53,7 +53,7 @@ def conclude(accepted: Accepted, render: Render, status: int = 200, until: str =
     after_this_request(lambda response: mark_wait(replayable(response, accepted.replayed)))  # a refusal's, too
     seconds = headers.wait()
     latest = await_stage(command, seconds, until)
-    return _settled(latest, render, status) if seconds and _reached(latest, until) else _pending(latest.command)
+    return _settled(latest, render, status) if seconds and _reached(latest, until) else pending(latest.command)
 
 
 def replayable(response: Response, replayed: bool) -> Response:
@@ -119,6 +119,7 @@ def _failure(command: Row[Any]) -> Problem:
     return recall(command.error, command_id=str(command.id))
 
 
-def _pending(command: Row[Any]) -> Response:
+def pending(command: Row[Any]) -> Response:
+    """202: the command as it stands, and where to follow it."""
     location = f"{gate.PREFIX}/projects/{command.project_id}/commands/{command.id}"
     return reply(command_shape(command), 202, Location=location)

@@ -3,7 +3,7 @@
 import json
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from threading import Event, Lock, Thread
@@ -36,7 +36,7 @@ class Waiters:
     def __init__(self, most: int) -> None:
         self._most = most
         self._lock = Lock()
-        self._waiting: dict[UUID, set[Event]] = defaultdict(set)
+        self._waiting: dict[str, set[Event]] = defaultdict(set)
         self.heard = Event()
         """Set once a worker was heard: somebody drains."""
 
@@ -51,7 +51,7 @@ class Waiters:
         With as many waiting as this process allows, the answer is False at once.
         """
         deadline = time.monotonic() + seconds
-        with self._place(id_) as word:
+        with self._place(str(id_)) as word:
             if word is None:
                 return False
             word.wait(min(seconds, FIRST_LOOK_SECONDS))
@@ -63,7 +63,7 @@ class Waiters:
                     return _ask(done)
 
     @contextmanager
-    def _place(self, id_: UUID) -> Iterator[Event | None]:
+    def _place(self, id_: str) -> Iterator[Event | None]:
         word = Event()
         with self._lock:
             full = sum(map(len, self._waiting.values())) >= self._most
@@ -79,13 +79,13 @@ class Waiters:
             WAITING.dec()
             self._leave(id_, word)
 
-    def _leave(self, id_: UUID, word: Event) -> None:
+    def _leave(self, id_: str, word: Event) -> None:
         with self._lock:
             self._waiting[id_].discard(word)
             if not self._waiting[id_]:
                 del self._waiting[id_]
 
-    def _wake(self, ids: list[UUID]) -> None:
+    def _wake(self, ids: Iterable[str]) -> None:
         with self._lock:
             for id_ in ids:
                 for word in self._waiting.get(id_, ()):
@@ -124,11 +124,11 @@ class Waiters:
             return
         try:
             with autocommit() as db:
-                due = queries.not_queued(db, ids)
+                due = queries.not_queued(db, map(UUID, ids))
         except Unavailable as error:
             log.warning("look_failed", **logs.cause(error))
             return
-        self._wake(due)
+        self._wake(map(str, due))
 
 
 def _ask(done: Callable[[], bool]) -> bool:
@@ -139,13 +139,16 @@ def _ask(done: Callable[[], bool]) -> bool:
         return False
 
 
-def _ids(data: bytes) -> list[UUID]:
+def _ids(data: bytes) -> list[str]:
     """The ids in a worker's message; none in one that is garbage, which must not end the listening."""
     try:
-        return [UUID(id_) for id_ in json.loads(data)]
-    except (ValueError, TypeError, AttributeError, RecursionError):
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, list) or not all(isinstance(id_, str) for id_ in found):
         log.warning("garbage_heard")
         return []
+    return found
 
 
 @cache

@@ -1,5 +1,6 @@
 """The Celery app, its log context, and what a process does at its birth."""
 
+import gc
 import socket
 import sys
 import zlib
@@ -14,6 +15,9 @@ from orchestrator.db import Guard, engine, forget_connections
 
 SLOTS = 32
 """Rows per project in project_counters; two processes that share one wait for each other, nothing worse."""
+
+GARBAGE_AFTER = 50_000
+"""Objects made before the garbage collector looks: some ten batches."""
 
 app = Celery("orchestrator", config_source="celeryconfig", include=["workers.tasks", "workers.sweeper"])
 
@@ -38,6 +42,10 @@ def _check_settings(**_: Any) -> None:
 @signals.worker_process_init.connect
 def _after_fork(**_: Any) -> None:
     forget_connections()
+    # A batch makes thousands of objects, none of them in a circle: not to be looked through while it is at work, nor
+    # what is loaded and stays.
+    gc.freeze()
+    gc.set_threshold(GARBAGE_AFTER)
 
 
 @signals.task_prerun.connect
