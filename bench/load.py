@@ -79,7 +79,7 @@ def _one_process(url: str, key: str, paths: list[str], seconds: float) -> tuple[
         while time.monotonic() < until:
             number = next(numbers)
             verb = ("pause", "resume")[number // len(paths) % 2]
-            sent.append(send(paths[number % len(paths)] + verb, None)[0] == 202)  # noqa: PLR2004
+            sent.append(send(paths[number % len(paths)] + verb, None)[0] == 202)
 
     threads = [Thread(target=work) for _ in range(CONNECTIONS // PROCESSES)]
     for thread in threads:
@@ -126,5 +126,5 @@ def _post(path: str) -> None:
     from threading import get_ident  # noqa: PLC0415
 
     status, answer = _POSTERS[str(get_ident())](path, None)
-    if status != 202:  # noqa: PLR2004
+    if status != 202:
         raise RuntimeError(f"{path}: {status} {answer!r}")

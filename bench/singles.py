@@ -56,9 +56,9 @@ def now(agents: Fleet) -> int:
     return int(sql("SELECT coalesce(max(seq), 0) AS n FROM commands WHERE project_id = :p", p=agents.project_id)[0].n)
 
 
-def until_applied(agents: Fleet) -> None:
+def until_applied(agents: Fleet, seconds: float = PATIENCE_SECONDS) -> None:
     """Wait until nothing is queued; raises Problem where it takes too long."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + seconds
     while waiting():
         if time.monotonic() > deadline:
             raise Problem(f"commands of {agents.type_slug} are still queued")

@@ -2,6 +2,7 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from itertools import count
 from uuid import UUID
 
@@ -24,13 +25,13 @@ def counted(stack: Stack, url: str, agents: Fleet, among: int, batches: int) -> 
 
     def send(body: bytes) -> None:
         status, answer = poster(url, stack.key)(f"{agents.path}/usage", body)
-        if status != 202:  # noqa: PLR2004
+        if status != 202:
             raise RuntimeError(f"{status} {answer!r}")
 
     with ThreadPoolExecutor(SENDERS) as pool:
         list(pool.map(send, bodies))
     ended = _until_counted()
-    return batches * BATCH / (ended - began).total_seconds()
+    return float(batches * BATCH / (ended - began).total_seconds())
 
 
 def _body(ids: list[UUID], run: str, first: int) -> bytes:
@@ -48,9 +49,10 @@ def _body(ids: list[UUID], run: str, first: int) -> bytes:
     return json.dumps({"entries": entries}).encode()
 
 
-def _until_counted() -> object:
+def _until_counted() -> datetime:
     for _ in range(PATIENCE_SECONDS * 50):
         (left,) = sql("SELECT clock_timestamp() AS now, EXISTS (SELECT FROM usage_entries WHERE NOT folded) AS some")
         if not left.some:
-            return left.now
+            now: datetime = left.now
+            return now
     raise RuntimeError("entries are still not counted")

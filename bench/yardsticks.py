@@ -2,7 +2,7 @@
 
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from urllib.parse import parse_qs, urlsplit
 
 from bench import singles
@@ -37,11 +37,11 @@ _MAIL = """
 """
 
 
-def plain(stack: Stack, seconds: float) -> dict[str, float]:
+def plain(stack: Stack, seconds: float, prefork: Sequence[int] = PREFORK) -> dict[str, float]:
     """Single commands accepted and applied per second, with as many prefork processes as does it best."""
     with another_database(stack) as there:
         agents = fleet("plain", AGENTS)
-        rates = {n: _plain(there, agents, n, seconds) for n in PREFORK}
+        rates = {n: _plain(there, agents, n, seconds) for n in prefork}
     return {f"plain, {n} processes": rate for n, rate in rates.items()} | {"plain": max(rates.values())}
 
 
@@ -50,19 +50,19 @@ def _plain(stack: Stack, agents: Fleet, processes: int, seconds: float) -> float
         return singles.rate(stack, url, agents, seconds)
 
 
-def pgbench(stack: Stack) -> dict[str, float]:
+def pgbench(stack: Stack, clients: Sequence[int] = CLIENTS) -> dict[str, float]:
     """Transitions per second, by the number of clients."""
     with another_database(stack) as there:
         agents = fleet("pgbench", AGENTS)
-        return dict(_pgbench(there, agents))
+        return dict(_pgbench(there, agents, clients))
 
 
-def _pgbench(stack: Stack, agents: Fleet) -> Iterator[tuple[str, float]]:
+def _pgbench(stack: Stack, agents: Fleet, clients_: Sequence[int]) -> Iterator[tuple[str, float]]:
     script = stack.home / "transition.sql"
     script.write_text(_TRANSITION)
     host = parse_qs(urlsplit(stack.server_url).query)["host"][0]
     place = ["-h", host, "-U", "postgres", "-n", "-M", "prepared", "-f", str(script)]
-    for clients in CLIENTS:
+    for clients in clients_:
         number = TRANSACTIONS // (1 if clients > 1 else 4)
         sql(_MAIL, project=agents.project_id, rounds=number // AGENTS)
         (first,) = sql("SELECT min(seq) AS seq FROM commands WHERE state = 'queued'")

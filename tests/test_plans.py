@@ -1,0 +1,160 @@
+"""How the database goes about the hot statements: by an index, never through all agents, commands, events, entries."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import event
+
+from bench.world import Fleet, fleet, tidy
+from orchestrator import bulk, claims, matching, pipeline, queries, timers
+from orchestrator import fleet as agents
+from orchestrator.accept import accept
+from orchestrator.db import Guard, autocommit, begin, engine
+from orchestrator.drain import Drainer
+from orchestrator.fleet import Filter
+from orchestrator.keys import Caller
+from orchestrator.ledger import AgentEntry, take
+from orchestrator.lifecycle import Status
+from orchestrator.orders import Pause
+from tests.stage import sql
+
+LARGE = {"agents", "commands", "events", "usage_entries"}
+MANY = 20_000
+
+HISTORY = """
+    INSERT INTO commands (id, project_id, agent_id, verb, payload, actor_type, state, closed_at, version)
+    SELECT gen_random_uuid(), project_id, id, 'update', '{}', 'system', 'applied', now(), 1 FROM agents
+"""
+LEDGER = """
+    INSERT INTO usage_entries (agent_id, report_id, project_id, fingerprint, occurred_at, input_tokens, output_tokens,
+        cache_read_tokens, cache_write_tokens, tasks_completed, folded)
+    SELECT id, 'old', project_id, '', now(), 1, 1, 0, 0, 0, true FROM agents
+"""
+OTHERS = """
+    UPDATE agents SET status = 'working' WHERE id IN (SELECT id FROM agents ORDER BY id LIMIT 20)
+"""
+
+
+@pytest.fixture(scope="module")
+def large(apart: str) -> Fleet:
+    """A fleet with a history, and a small one beside it; analysed, as a database in use is."""
+    del apart
+    made = fleet(f"large-{uuid4().hex[:8]}", MANY)
+    fleet(f"small-{uuid4().hex[:8]}", 100)
+    for statement in (HISTORY, LEDGER, OTHERS):
+        sql(statement)
+    tidy()
+    return made
+
+
+@pytest.fixture
+def caller(large: Fleet) -> Caller:
+    """The administrator."""
+    (row,) = sql("SELECT id, email FROM users")
+    return Caller(row.id, row.email, True, True, None, "test", "")
+
+
+@contextmanager
+def recorded(monkeypatch: pytest.MonkeyPatch, guard: Guard) -> Iterator[list[tuple[str, Any]]]:
+    """Every statement of this process inside the block, with its values, as the database gets it."""
+    found: list[tuple[str, Any]] = []
+    run = pipeline._run
+
+    def note(_: Any, __: Any, statement: str, values: Any, *___: Any) -> None:
+        found.append((statement, values))
+
+    def note_all(db: Any, calls: Any, manner: Any) -> Any:
+        found.extend((pipeline._sql(statement).decode(), values) for statement, values in calls)
+        return run(db, calls, manner)
+
+    event.listen(engine(guard), "before_cursor_execute", note)
+    monkeypatch.setattr(pipeline, "_run", note_all)
+    try:
+        yield found
+    finally:
+        event.remove(engine(guard), "before_cursor_execute", note)
+        monkeypatch.undo()
+
+
+def scanned(statement: str, values: Any, guard: Guard) -> set[str]:
+    """The tables that the database would read from end to end for a statement."""
+    with begin(guard) as db:
+        cursor = db.connection.driver_connection.cursor()  # type: ignore[union-attr]
+        plan = cursor.execute(f"EXPLAIN (FORMAT JSON) {statement}", values).fetchone()[0]
+    return {node["Relation Name"] for node in _nodes(plan[0]["Plan"]) if node["Node Type"] == "Seq Scan"}
+
+
+def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for part in plan.get("Plans", ()):
+        yield from _nodes(part)
+
+
+Work = Callable[[Any, Caller, Fleet, UUID], Any]
+
+READS: dict[str, Work] = {
+    "first page": lambda db, _, f, __: agents.page(db, f.project_id, Filter(), 1, 20),
+    "a page by cursor": lambda db, _, f, __: agents.page_after(
+        db, f.project_id, Filter(), agents.page(db, f.project_id, Filter(), 1, 20).next_cursor or "", 20
+    ),
+    "by status": lambda db, _, f, __: agents.page(db, f.project_id, Filter(status=Status.WORKING), 1, 20),
+    "by type": lambda db, _, f, __: agents.page(db, f.project_id, Filter(type=f.type_slug), 1, 20),
+    "by another type": lambda db, _, f, __: agents.page(db, f.project_id, Filter(type="none-such"), 1, 20),
+    "by type and status": lambda db, _, f, __: agents.page(
+        db, f.project_id, Filter(type=f.type_slug, status=Status.WORKING), 1, 20
+    ),
+    "by name": lambda db, _, f, __: agents.page(db, f.project_id, Filter(q="a-777"), 1, 20),
+    "sums": lambda db, _, f, __: agents.metrics(db, f.project_id),
+    "one agent": lambda db, c, f, a: agents.agent(db, c, f.project_id, a),
+    "an agent's events": lambda db, _, __, a: queries.agent_events(db, a, 0, 20),
+    "the project's events": lambda db, _, f, __: queries.feed(db, f.project_id, None, 20),
+    "commands": lambda db, _, f, __: queries.commands(db, f.project_id, {}, None, 20),
+    "an agent's commands": lambda db, _, f, a: queries.commands(db, f.project_id, {"agent_id": a}, None, 20),
+    "a batch's progress": lambda db, _, f, __: queries.batch(db, f.project_id, uuid4()),
+    "whether anything waits too long": lambda db, _, __, ___: queries.overdue(db),
+    "how the queue stands": lambda db, _, __, ___: queries.queue(db),
+    "how many a filter by name matches": lambda db, _, f, __: matching.count(db, f.project_id, Filter(q="a-777")),
+}
+WRITES: dict[str, Work] = {
+    "a command": lambda db, c, f, a: accept(db, c, f.project_id, a, Pause()),
+    "a list": lambda db, c, f, a: bulk.accept_list(db, c, f.project_id, [{"verb": "pause", "agent_id": str(a)}] * 9),
+    "usage": lambda db, _, f, a: take(db, f.project_id, [AgentEntry(agent_id=a, report_id=uuid4().hex)]),
+}
+
+
+@pytest.mark.parametrize("what", [*READS, *WRITES])
+def test_the_door_reads_by_an_index(large: Fleet, caller: Caller, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    agent = large.agents(1)[0]
+    with recorded(monkeypatch, Guard.DOOR) as found, begin() if what in WRITES else autocommit() as db:
+        (READS | WRITES)[what](db, caller, large, agent)
+
+    assert found
+    for statement, values in found:
+        assert scanned(statement, values, Guard.DOOR) & LARGE == set(), statement
+
+
+def test_so_does_a_batch_of_the_drain(large: Fleet, caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = large.agents(100)
+    with begin() as db:
+        bulk.accept_list(db, caller, large.project_id, [{"verb": "pause", "agent_id": str(id_)} for id_ in ids])
+        take(db, large.project_id, [AgentEntry(agent_id=id_, report_id="new", input_tokens=1) for id_ in ids])
+
+    with recorded(monkeypatch, Guard.DRAIN) as found, begin(Guard.DRAIN) as db:
+        batch = Drainer(0).drain(db, claims.claim(db, 500))
+
+    assert len(batch.outcomes) >= 100
+    assert len(found) >= 8
+    for statement, values in found:
+        assert scanned(statement, values, Guard.DRAIN) & LARGE == set(), statement
+
+
+def test_so_does_the_sweep(large: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    with recorded(monkeypatch, Guard.DRAIN) as found, begin(Guard.DRAIN) as db:
+        timers.send_due(db)
+
+    assert len(found) >= 4
+    for statement, values in found:
+        assert scanned(statement, values, Guard.DRAIN) & LARGE == set(), statement
