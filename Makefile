@@ -6,10 +6,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install up demo test lint types fmt docs lock clean
+.PHONY: help install up demo test bench bench-quick lint types fmt docs lock clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(VENV)/.installed ## everything that `make up` needs, into .venv
 
@@ -21,6 +21,12 @@ demo: install ## 24 simulated agents through the public API, and whether the boo
 
 test: $(VENV)/.developed ## all tests, on real servers; ARGS="-k pause" for some
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+bench: $(VENV)/.developed ## speed, ours and the yardsticks', into bench.json; some ten minutes
+	$(BIN)/python -m bench --json bench.json
+
+bench-quick: $(VENV)/.developed ## the ratios to the yardsticks alone, in a minute
+	$(BIN)/python -m bench --quick
 
 lint: $(VENV)/.developed ## style
 	$(BIN)/ruff check
