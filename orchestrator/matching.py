@@ -11,13 +11,14 @@ from uuid_utils.compat import uuid7
 from orchestrator import idempotency, turns
 from orchestrator.errors import Conflict, Invalid, Violation
 from orchestrator.fences import fencing
-from orchestrator.fields import LAX, Body, violations
+from orchestrator.fields import LAX, Body, Owner, Reason, Time, violations
 from orchestrator.fleet import Filter
 from orchestrator.idempotency import Once
 from orchestrator.keys import Caller
 from orchestrator.lifecycle import Status, Verb
-from orchestrator.orders import ORDERS, Order
+from orchestrator.orders import ORDERS, Deadline, Order
 from orchestrator.rows import NEW_ID, jsonb
+from orchestrator.stops import Mode
 
 SECONDS = 60
 """How long the accepting statement may take: a million agents take some seconds more than the door's other work."""
@@ -45,11 +46,11 @@ class ByFilter(Body):
     filter: Which
     dry_run: bool = False
     expect_count: Annotated[int, Field(ge=0, lt=2**63)] | None = None
-    reason: Any = None
-    owner: Any = None
-    until: Any = None
-    mode: Any = None
-    deadline: Any = None
+    reason: Reason | None = None
+    owner: Owner | None = None
+    until: Time | None = None
+    mode: Annotated[Mode | None, LAX] = None
+    deadline: Deadline | None = None
 
     @model_validator(mode="after")
     def _count_before_the_end(self) -> "ByFilter":

@@ -9,6 +9,9 @@ from orchestrator.holds import MANUAL
 from orchestrator.lifecycle import Status, Verb
 from orchestrator.stops import Mode
 
+Deadline = Annotated[int, Field(ge=1, le=86_400)]
+"""Seconds until a stop becomes an immediate one."""
+
 
 class Order(Body):
     """What a caller asks of one agent. `reason` goes to the event, the rest is the verb's payload."""
@@ -42,7 +45,7 @@ class _Stop(_Bare):
     becomes an immediate one."""
 
     mode: Annotated[Mode, LAX] = Mode.CHECKPOINT
-    deadline: Annotated[int, Field(ge=1, le=86_400)] | None = None
+    deadline: Deadline | None = None
 
     @property
     def fences(self) -> bool:

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Connection
 from werkzeug.test import TestResponse
 
-from orchestrator import accept, beats, drain, leases
+from orchestrator import accept, beats, claims, leases
 from orchestrator.beats import AgentBeat
 from orchestrator.db import Guard, begin
 from orchestrator.drain import Drainer
@@ -50,7 +50,7 @@ def test_an_immediate_stop_is_accepted_after_what_was_being_applied_and_before_a
     door = own_door(quiet)
 
     with begin(Guard.DRAIN) as db:
-        Drainer(slot=7).drain(db, drain.claim(db, 500))
+        Drainer(slot=7).drain(db, claims.claim(db, 500))
         stop = ThreadPoolExecutor(1).submit(lambda: door.send(agent, "pause", mode="immediate"))
         eventually(lambda: blocked() or stop.done())
         assert not stop.done(), "what the drain has read is being written"
@@ -214,7 +214,7 @@ def test_a_word_that_comes_while_a_drain_reads_is_not_judged_by_what_was_true_be
 
     def drain_it() -> None:
         with begin(Guard.DRAIN) as db:
-            Drainer(slot=7).drain(db, drain.claim_one(db, UUID(agent)))
+            Drainer(slot=7).drain(db, claims.claim_one(db, UUID(agent)))
 
     with ThreadPoolExecutor(1) as pool, begin() as db:
         run(db, "LOCK TABLE commands")  # the drain has locked agent and lease, and waits to read its mail

@@ -48,7 +48,7 @@ def padded(size: int) -> bytes:
 
 @pytest.mark.parametrize("operation", WITH_BODY)
 def test_a_large_body_in_chunks_is_a_413(app: OpenAPI, scene: Scene, web: Gunicorn, operation: str) -> None:
-    most = 4 * MIB if operation.startswith("report_") or operation == "beat_many" else MIB
+    most = 4 * MIB if operation.startswith("report_") or operation in ("beat_many", "send_commands") else MIB
 
     fits, over = (
         web.ask(line(scene, app, operation), scene.admin.key, JSON, CHUNKED, body=chunked(padded(size)))

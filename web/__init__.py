@@ -14,7 +14,6 @@ from orchestrator.settings import SettingsError, settings
 from web import (
     agents,
     bulk,
-    commands,
     docs,
     events,
     gate,
@@ -31,7 +30,7 @@ from web.body import JsonRequest
 from web.waiters import waiters
 from workers import bell
 
-BLUEPRINTS = (agents.bp, leases.bp, commands.bp, bulk.bp, events.bp, usage.bp, people.bp, projects.bp, ops.bp)
+BLUEPRINTS = (agents.bp, leases.bp, bulk.bp, events.bp, usage.bp, people.bp, projects.bp, ops.bp)
 
 
 GIVE_UP = 3

@@ -3,7 +3,7 @@
 from typing import Any
 
 from flask import Response, g, request
-from flask_openapi3 import APIBlueprint, Tag
+from flask_openapi3 import Tag
 
 from orchestrator import access, bulk, idempotency, logs, matching, queries
 from orchestrator.db import autocommit, begin
@@ -11,22 +11,18 @@ from orchestrator.errors import NotFound
 from orchestrator.letters import Bulk
 from orchestrator.matching import ByFilter
 from orchestrator.states import State
-from web import answers, bulk_schemas, gate, headers, params
-from web.docs import OPERATION_ID, responses
+from web import answers, bulk_schemas, commands, headers, params
+from web.docs import responses
 from workers import bell
 
 log = logs.logger("web")
 
-bp = APIBlueprint(
-    "bulk",
-    __name__,
-    url_prefix=f"{gate.PREFIX}/projects/<project_id>",
-    abp_tags=[Tag(name="bulk", description="Commands for many agents at once.")],
-    operation_id_callback=OPERATION_ID,
-)
+bp = commands.bp  # the document has one entry for an address: two blueprints would overwrite each other's
+
+TAGS = [Tag(name="bulk", description="Commands for many agents at once.")]
 
 
-@bp.post("/commands", responses=responses({202: bulk_schemas.BulkAccepted}, 404, 422))
+@bp.post("/commands", tags=TAGS, responses=responses({202: bulk_schemas.BulkAccepted}, 404, 422))
 def send_commands(path: params.ProjectPath, body: Bulk) -> Response:
     """Up to 1,000 commands; one that is wrong is refused alone."""
     once = headers.once(request.get_json())
@@ -41,6 +37,7 @@ def send_commands(path: params.ProjectPath, body: Bulk) -> Response:
 
 @bp.post(
     "/commands/by-filter",
+    tags=TAGS,
     responses=responses({200: bulk_schemas.Counted, 202: bulk_schemas.BatchSent}, 404, 409, 422),
 )
 def send_matching(path: params.ProjectPath, body: ByFilter) -> Response:
@@ -57,7 +54,7 @@ def send_matching(path: params.ProjectPath, body: ByFilter) -> Response:
     return answers.replayable(answers.reply(bulk_schemas.BatchSent.model_validate(sent), 202), replayed)
 
 
-@bp.get("/batches/<batch_id>", responses=responses({200: bulk_schemas.BatchProgress}, 404))
+@bp.get("/batches/<batch_id>", tags=TAGS, responses=responses({200: bulk_schemas.BatchProgress}, 404))
 def get_batch(path: params.BatchPath) -> Response:
     """How far a batch has come."""
     with autocommit() as db:

@@ -14,13 +14,13 @@ log = logs.logger("web")
 bp = APIBlueprint(
     "commands",
     __name__,
-    url_prefix=f"{gate.PREFIX}/projects/<project_id>/commands",
+    url_prefix=f"{gate.PREFIX}/projects/<project_id>",
     abp_tags=[Tag(name="commands", description="What was asked, and what became of it.")],
     operation_id_callback=OPERATION_ID,
 )
 
 
-@bp.get("", responses=responses({200: schemas.CommandPage}, 404, 422))
+@bp.get("/commands", responses=responses({200: schemas.CommandPage}, 404, 422))
 def list_commands(path: params.ProjectPath, query: params.CommandQuery) -> Response:
     """The project's commands, newest first."""
     wanted = query.model_dump(mode="json", include={"state", "verb"}, exclude_none=True)
@@ -32,7 +32,7 @@ def list_commands(path: params.ProjectPath, query: params.CommandQuery) -> Respo
     return answers.page(schemas.CommandPage, map(answers.command_shape, rows), cursor)
 
 
-@bp.get("/<command_id>", responses=responses({200: schemas.Command}, 404, 422))
+@bp.get("/commands/<command_id>", responses=responses({200: schemas.Command}, 404, 422))
 def get_command(path: params.CommandPath, query: params.StageQuery) -> Response:
     """One command; with `Prefer: wait=N` the answer is held until it is closed, or quiesced."""
     with autocommit() as db:
@@ -41,7 +41,7 @@ def get_command(path: params.CommandPath, query: params.StageQuery) -> Response:
     return answers.mark_wait(answers.reply(answers.command_shape(latest.command)))
 
 
-@bp.post("/<command_id>/cancel", responses=responses({200: schemas.Command}, 404, 409))
+@bp.post("/commands/<command_id>/cancel", responses=responses({200: schemas.Command}, 404, 409))
 def cancel_command(path: params.CommandPath) -> Response:
     """Take a command back, as long as it is queued."""
     once = headers.once({})
