@@ -89,12 +89,12 @@ def _one_process(url: str, key: str, paths: list[str], seconds: float) -> tuple[
     return len(sent), sent.count(False)
 
 
-def poster(url: str, key: str) -> Callable[[str, Any], tuple[int, bytes]]:
-    """What posts a JSON body, over a connection of its own that is kept; status and answer."""
+def poster(url: str, key: str) -> Callable[..., tuple[int, bytes]]:
+    """What posts JSON, over a connection of its own that is kept, with this key or another; status and answer."""
     connection = HTTPConnection(urlsplit(url).netloc, timeout=90)
-    headers = {"Authorization": f"Bearer {key}"}
 
-    def post(path: str, body: Any) -> tuple[int, bytes]:
+    def post(path: str, body: Any, other: str = "") -> tuple[int, bytes]:
+        headers = {"Authorization": f"Bearer {other or key}"}
         given = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
         kind = {"Content-Type": "application/json"} if given is not None else {}
         connection.request("POST", path, given, headers | kind)

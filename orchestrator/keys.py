@@ -17,7 +17,7 @@ from orchestrator.lease_tables import LOST_AT
 CACHE_SECONDS = 1.0
 """How long a revoked key may live on in a process that has just used it."""
 
-TENURE_CACHE_SECONDS = 30.0
+TENURE_CACHE_SECONDS = 60.0
 """The same for the token of a lease, whose epoch is looked at with every use: so long can a user who has been made
 inactive be answerable for it."""
 

@@ -4,7 +4,7 @@ as a process. Only the clock and the bell ever have stand-ins."""
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from uuid import uuid4
@@ -213,17 +213,22 @@ class _database:  # noqa: N801  # reads as the context manager it is
         self._server, self._name, self._template = server, name, template
 
     def __enter__(self) -> str:
-        self._run(f"CREATE DATABASE {self._name}" + (f" TEMPLATE {self._template}" if self._template else ""))
+        copied = f" TEMPLATE {self._template} STRATEGY file_copy" if self._template else ""
+        self._run(f"CREATE DATABASE {self._name}{copied}")
         return make_url(self._server).set(database=self._name).render_as_string(hide_password=False)
 
     def __exit__(self, *_: object) -> None:
         self._run(f"DROP DATABASE IF EXISTS {self._name} WITH (FORCE)")
 
     def _run(self, statement: str) -> None:
-        engine = create_engine(self._server, isolation_level="AUTOCOMMIT")
-        with engine.connect() as connection:
-            connection.execute(text(statement))
-        engine.dispose()
+        _run_on(self._server, statement)
+
+
+def _run_on(url: str, statement: str) -> None:
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(statement))
+    engine.dispose()
 
 
 def _own_number(redis_url: str) -> str:
@@ -233,10 +238,15 @@ def _own_number(redis_url: str) -> str:
     return url.set(database=str(number)).render_as_string(hide_password=False)
 
 
-def _postgres(home: Path) -> AbstractContextManager[str]:
+@contextmanager
+def _postgres(home: Path) -> Iterator[str]:
+    """One that does not wait for the disk: hundreds of databases are made in it. (No test pulls the plug.)"""
     from orchestrator.embedded import postgres  # noqa: PLC0415  # only where no server is given
 
-    return postgres(home)
+    with postgres(home) as url:
+        _run_on(url, "ALTER SYSTEM SET fsync = off")
+        _run_on(url, "SELECT pg_reload_conf()")
+        yield url
 
 
 def _valkey(home: Path) -> AbstractContextManager[str]:

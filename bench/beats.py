@@ -1,0 +1,79 @@
+"""Beats: what a thousand leased agents cost that say every ten seconds that they live."""
+
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from statistics import quantiles
+from uuid import UUID
+
+from bench.load import poster
+from bench.stack import Stack, cpu_seconds
+from bench.world import Fleet
+
+LEASED = 1_000
+PERIOD_SECONDS = 10.0
+AT_ONCE = 500
+SENDERS = 8
+
+Lease = tuple[UUID, str]
+"""An agent and the token of its lease."""
+
+
+def grant(stack: Stack, url: str, agents: Fleet) -> list[Lease]:
+    """A lease for each of a thousand agents, of the longest term."""
+    post = poster(url, stack.key)
+
+    def one(agent: UUID) -> Lease:
+        status, answer = post(f"{agents.path}/agents/{agent}/lease", {"holder": "bench", "ttl": 300})
+        if status != 201:
+            raise RuntimeError(f"{status} {answer!r}")
+        return agent, json.loads(answer)["token"]
+
+    return [one(agent) for agent in agents.agents(LEASED)]
+
+
+def one_by_one(url: str, agents: Fleet, leases: list[Lease], seconds: float) -> dict[str, float]:
+    """Percent of a core that all processes of the stack use together, and milliseconds a beat takes, at one request for
+    each beat."""
+    took: list[float] = []
+
+    def beat(number: int) -> None:
+        agent, token = leases[number % LEASED]
+        due = began + number * PERIOD_SECONDS / LEASED
+        time.sleep(max(0.0, due - time.monotonic()))
+        asked = time.monotonic()
+        status, answer = posters[number % SENDERS](f"{agents.path}/agents/{agent}/beat", {"epoch": 1}, token)
+        took.append(1000 * (time.monotonic() - asked))
+        if status != 200:
+            raise RuntimeError(f"{status} {answer!r}")
+
+    def sender(first: int) -> None:
+        for number in range(first, round(seconds * LEASED / PERIOD_SECONDS), SENDERS):
+            beat(number)
+
+    posters = [poster(url, "") for _ in range(SENDERS)]
+    began, used = time.monotonic(), cpu_seconds()
+    with ThreadPoolExecutor(SENDERS) as pool:
+        list(pool.map(sender, range(SENDERS)))
+    percent = 100 * (cpu_seconds() - used) / (time.monotonic() - began)
+    return {"1,000 beating agents, % of a core": percent, "a beat, p99 ms": quantiles(took, n=100)[-1]}
+
+
+def together(stack: Stack, url: str, agents: Fleet, leases: list[Lease], seconds: float) -> dict[str, float]:
+    """The same with 500 beats in a request."""
+    post, began, used = poster(url, stack.key), time.monotonic(), cpu_seconds()
+    for round_ in range(round(seconds / PERIOD_SECONDS * LEASED / AT_ONCE)):
+        time.sleep(max(0.0, began + round_ * PERIOD_SECONDS * AT_ONCE / LEASED - time.monotonic()))
+        some = leases[round_ % 2 * AT_ONCE :][:AT_ONCE]
+        status, answer = post(f"{agents.path}/beats", {"beats": [{"agent_id": str(a), "epoch": 1} for a, _ in some]})
+        if status != 200:
+            raise RuntimeError(f"{status} {answer!r}")
+    percent = 100 * (cpu_seconds() - used) / (time.monotonic() - began)
+    return {"1,000 agents beating together, % of a core": percent}
+
+
+def idle(seconds: float) -> dict[str, float]:
+    """The same where nobody beats."""
+    used = cpu_seconds()
+    time.sleep(seconds)
+    return {"an idle stack, % of a core": 100 * (cpu_seconds() - used) / seconds}
