@@ -110,7 +110,8 @@ def take(db: Connection, project_id: UUID, beats: Sequence[AgentBeat]) -> Beaten
     """
     _check_once_each(beats)
     alive, told = _beat(db, project_id, beats)
-    mail = _say(db, project_id, [beat for beat in beats if beat.agent_id in alive and _news(beat, told)])
+    news = [(beat, _news(beat, told[beat.agent_id])) for beat in beats if beat.agent_id in alive]
+    mail = _say(db, project_id, [(beat, says) for beat, says in news if says])
     # Before a process goes on, its word that it stands still is taken back: it could be taken for the answer to a stop
     # that comes later.
     moving = [beat for beat in beats if beat.ack and beat.agent_id in alive and told[beat.agent_id].go_on]
@@ -144,21 +145,21 @@ def _beat(db: Connection, project_id: UUID, beats: Sequence[AgentBeat]) -> tuple
     return {row.agent_id: row for row in alive}, directives.answer(found)
 
 
-def _news(beat: AgentBeat, told: dict[UUID, Told]) -> bool:
-    """Whether it says what neither the agent shows nor its last word, still queued, has said. A process cannot leave
-    paused: what it says meanwhile is not news."""
-    now, says = told[beat.agent_id], beat.says()
-    return now.status not in (Status.PAUSED, Status.TERMINATED) and any(
-        now.said.get(name) != value for name, value in says.items()
-    )
+def _news(beat: AgentBeat, now: Told) -> dict[str, Any]:
+    """What it says that neither the agent shows nor its last word, still queued, has said. A process cannot leave
+    paused: the status it says meanwhile is not news; nor is anything from one whose agent is terminated."""
+    if now.status == Status.TERMINATED:
+        return {}
+    says = beat.says()
+    if now.status == Status.PAUSED:
+        says.pop("status", None)
+    return says if any(now.said.get(name) != value for name, value in says.items()) else {}
 
 
-def _say(db: Connection, project_id: UUID, beats: Sequence[AgentBeat]) -> bool:
-    if not beats:
+def _say(db: Connection, project_id: UUID, news: Sequence[tuple[AgentBeat, dict[str, Any]]]) -> bool:
+    if not news:
         return False
-    rows = [
-        {"id": uuid7(), "agent_id": beat.agent_id, "epoch": beat.epoch, "says": jsonb(beat.says())} for beat in beats
-    ]
+    rows = [{"id": uuid7(), "agent_id": beat.agent_id, "epoch": beat.epoch, "says": jsonb(says)} for beat, says in news]
     db.execute(_SAY, columns(rows) | {"project": project_id})
     return True
 

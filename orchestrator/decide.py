@@ -117,16 +117,11 @@ def _quiesced(before: Stage, event: Event, command: Command) -> Sequence[UUID]:
 def _effect(agent: Agent, command: Command, now: Moment) -> Event:
     if agent.status is None and command.verb is not Verb.SPAWN:
         raise NotFound(f"agent {agent.id} was never born: its spawn did not go through")
-    if command.epoch is not None:
-        _check_epoch(command.epoch, now.lease)
+    if command.epoch is not None and not (now.lease and now.lease.covers(command.epoch, command.created_at)):
+        raise Fenced(f"the lease of epoch {command.epoch} is over")
     if command.precondition not in (None, agent.version):
         raise PreconditionFailed(f"the agent's version is {agent.version}, not {command.precondition}")
     return EFFECTS[command.verb](agent, command, now)
-
-
-def _check_epoch(epoch: int, lease: Lease | None) -> None:
-    if lease is None or not lease.counts or lease.epoch != epoch:
-        raise Fenced(f"the lease of epoch {epoch} is over")
 
 
 def _after(agent: Agent, event: Event, at: datetime) -> Agent:

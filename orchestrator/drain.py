@@ -65,9 +65,10 @@ _LEASES = text("SELECT 1 FROM leases WHERE agent_id = ANY(CAST(:ids AS uuid[])) 
 _AGENTS = text(f"""
     SELECT a.id, a.project_id, status, version, name, current_task, short_term_memory, long_term_memory_ref, session_id,
         last_activity_at, terminated_at, updated_at, holds, stop, quiesced_at, quiesced_by, clock_timestamp() AS now,
-        lease.epoch, lease.live, lease.counts, lease.acked
+        lease.epoch, lease.live, lease.released_at, lease.acked
     FROM agents a LEFT JOIN LATERAL (
-        SELECT l.epoch, {LIVE} AS live, {LIVE} OR l.ended_by = 'release' AS counts, l.acked_at IS NOT NULL AS acked
+        SELECT l.epoch, {LIVE} AS live, CASE l.ended_by WHEN 'release' THEN l.ended_at END AS released_at,
+            l.acked_at IS NOT NULL AS acked
         FROM leases l WHERE l.agent_id = a.id
         FOR KEY SHARE
     ) lease ON true
@@ -141,7 +142,7 @@ def _load(db: Connection, claim: Claim, only: UUID | None) -> Load:
     mailboxes = {"urgent": urgent, "more": _share(urgent), "most": _share(len(agents)), "only": only}
     _, letters, rows = together(db, (_LEASES, these), (_MAILBOXES, these | mailboxes), (_AGENTS, these))
     found = rows.fetchall()
-    leases = {row.id: Lease(row.epoch, row.live, row.counts, row.acked) for row in found if row.epoch is not None}
+    leases = {row.id: Lease(row.epoch, row.live, row.released_at, row.acked) for row in found if row.epoch is not None}
     mail: dict[UUID, list[Command]] = defaultdict(list)
     for row in letters:
         mail[row.agent_id].append(_command(row))

@@ -41,9 +41,14 @@ class Lease(NamedTuple):
 
     epoch: int
     live: bool
-    counts: bool
-    """Whether what was said under it counts: it is live, or was given back after it."""
+    released_at: datetime | None
+    """When it was given back: what was accepted under it before then still counts."""
     acked: bool
+
+    def covers(self, epoch: int, accepted_at: datetime) -> bool:
+        """Whether what was accepted then, in the name of this epoch, may change anything."""
+        in_time = self.live or (self.released_at is not None and accepted_at <= self.released_at)
+        return epoch == self.epoch and in_time
 
 
 class Stage(NamedTuple):

@@ -112,6 +112,39 @@ def test_a_patch_with_an_old_epoch_is_fenced_when_it_is_applied(quiet: Project, 
     assert fields(wrong) == ["Lease-Epoch"]
 
 
+def test_after_a_release_an_epoch_changes_nothing_but_what_was_accepted_before_it(quiet: Project, agent: str) -> None:
+    leased(quiet, agent)
+    told(quiet, agent, 1, status="working")
+    before = quiet.api.patch(quiet.agent(agent), {"name": "before"}, Lease_Epoch="1").json["id"]
+    assert quiet.api("DELETE", f"{quiet.agent(agent)}/lease", {"epoch": 1}).status_code == 204
+    after = quiet.api.patch(quiet.agent(agent), {"name": "after"}, Lease_Epoch="1").json["id"]
+    settle()
+    much_later = quiet.api.patch(quiet.agent(agent), {"status": "working"}, Lease_Epoch="1").json["id"]
+    settle()
+
+    assert quiet.command(before)["state"] == "applied"
+    assert [quiet.command(id_)["error"]["code"] for id_ in (after, much_later)] == ["fenced", "fenced"]
+    assert (shown(quiet, agent)["name"], shown(quiet, agent)["status"]) == ("before", "idle")
+    assert violations() == {}
+
+
+def test_a_paused_process_may_say_what_it_is_at(quiet: Project, agent: str) -> None:
+    leased(quiet, agent)
+    told(quiet, agent, 1, status="working", current_task="read")
+    settle()
+    quiet.send(agent, "pause", mode="drain")
+    settle()
+
+    told(quiet, agent, 1, status="idle", current_task=None)
+    settle()
+
+    assert (shown(quiet, agent)["status"], shown(quiet, agent)["current_task"]) == ("paused", None)
+    quiet.send(agent, "resume")
+    settle()
+    assert (shown(quiet, agent)["status"], shown(quiet, agent)["current_task"]) == ("idle", None)
+    assert violations() == {}
+
+
 def test_an_acknowledgement_does_not_outlive_the_pause_it_was_for(quiet: Project, agent: str) -> None:
     leased(quiet, agent)
     quiet.send(agent, "pause")

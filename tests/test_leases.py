@@ -93,6 +93,30 @@ def test_a_lease_is_granted_beaten_and_given_back(quiet: Project, agent: str) ->
     assert violations() == {}
 
 
+def test_another_lease_s_id_gives_nothing_back(quiet: Project, agent: str) -> None:
+    mine = leased(quiet, agent)
+    foreign = {"epoch": 1, "lease_id": "00000000-0000-7000-8000-000000000000"}
+
+    refused = quiet.api("DELETE", f"{quiet.agent(agent)}/lease", foreign)
+
+    assert is_problem(refused, 409, "fenced")
+    assert told(quiet, agent, 1)["directive"] == "continue"
+    own = quiet.api("DELETE", f"{quiet.agent(agent)}/lease", {"epoch": 1, "lease_id": mine["lease_id"]})
+    assert own.status_code == 204
+
+
+def test_a_word_that_was_lost_on_its_way_is_said_again_by_the_sweep(quiet: Project, agent: str) -> None:
+    leased(quiet, agent)
+    pause = quiet.send(agent, "pause")
+    settle()
+    sql("UPDATE leases SET acked_at = now() WHERE agent_id = :agent", agent=agent)  # and then its process was killed
+
+    sweep()
+
+    assert quiet.command(pause["id"])["quiesced_by"] == "ack"
+    assert violations() == {}
+
+
 def test_only_one_process_at_a_time_holds_it_and_the_same_one_starts_anew(quiet: Project, agent: str) -> None:
     leased(quiet, agent, "one")
 
