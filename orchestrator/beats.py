@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from pydantic import AfterValidator, Field
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, TextClause, text
 from uuid_utils.compat import uuid7
 
 from orchestrator import directives, errands, ledger, timers
@@ -70,18 +70,27 @@ class Beaten:
     mail: bool
 
 
-# One narrow row. Leases are locked in the order of ids, as everybody does.
-_BEAT = text(f"""
-    WITH mine AS (
-        SELECT l.agent_id, g.ack FROM leases l
-        JOIN unnest(CAST(:agent_id AS uuid[]), CAST(:epoch AS bigint[]), CAST(:lease_id AS uuid[]),
-            CAST(:ack AS boolean[])) AS g (agent_id, epoch, lease_id, ack) USING (agent_id, epoch)
-        WHERE l.project_id = :project AND coalesce(l.id = g.lease_id, true) AND {LIVE}
-        ORDER BY l.agent_id FOR NO KEY UPDATE OF l
-    )
-    UPDATE leases l SET beat_at = now(), acked_at = CASE WHEN mine.ack THEN coalesce(l.acked_at, now()) END
-    FROM mine WHERE l.agent_id = mine.agent_id
-    RETURNING l.agent_id, l.project_id, l.id, l.epoch, l.acked_at
+def _beating(given: str) -> TextClause:
+    """One narrow row each, of what is `given`. Leases are locked in the order of ids, as everybody does."""
+    return text(f"""
+        WITH mine AS (
+            SELECT l.agent_id, g.ack FROM leases l
+            JOIN {given} AS g (agent_id, epoch, lease_id, ack) USING (agent_id, epoch)
+            WHERE l.project_id = :project AND coalesce(l.id = g.lease_id, true) AND {LIVE}
+            ORDER BY l.agent_id FOR NO KEY UPDATE OF l
+        )
+        UPDATE leases l SET beat_at = now(), acked_at = CASE WHEN mine.ack THEN coalesce(l.acked_at, now()) END
+        FROM mine WHERE l.agent_id = mine.agent_id
+        RETURNING l.agent_id, l.project_id, l.id, l.epoch, l.acked_at
+    """)
+
+
+# One alone is sent as values: of a list, the database does not know how short it is, and plans anew each time.
+_BEAT = _beating(
+    "(VALUES (CAST(:agent_id AS uuid), CAST(:epoch AS bigint), CAST(:lease_id AS uuid), CAST(:ack AS boolean)))"
+)
+_BEAT_MANY = _beating("""
+    unnest(CAST(:agent_id AS uuid[]), CAST(:epoch AS bigint[]), CAST(:lease_id AS uuid[]), CAST(:ack AS boolean[]))
 """)
 # Judged when they are applied: by the epoch, and by the table.
 _SAY = text("""
@@ -134,14 +143,10 @@ def _check_once_each(beats: Sequence[AgentBeat]) -> None:
 def _beat(db: Connection, project_id: UUID, beats: Sequence[AgentBeat]) -> tuple[dict[UUID, Any], dict[UUID, Told]]:
     """The leases that were live, and what all these agents' processes are told after that."""
     ids = [beat.agent_id for beat in beats]
-    given = {
-        "agent_id": ids,
-        "epoch": [beat.epoch for beat in beats],
-        "lease_id": [beat.lease_id for beat in beats],
-        "ack": [beat.ack for beat in beats],
-        "project": project_id,
-    }
-    alive, found = one_by_one(db, (_BEAT, given), directives.question(project_id, ids))
+    rows = [{name: getattr(beat, name) for name in ("agent_id", "epoch", "lease_id", "ack")} for beat in beats]
+    statement, given = (_BEAT, rows[0]) if len(rows) == 1 else (_BEAT_MANY, columns(rows))
+    beating = (statement, given | {"project": project_id})
+    alive, found = one_by_one(db, beating, directives.question(project_id, ids))
     return {row.agent_id: row for row in alive}, directives.answer(found)
 
 

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, TextClause, text
 
 from orchestrator import stops
 from orchestrator.lifecycle import Status, Verb
@@ -45,16 +45,25 @@ class Told:
         return self.directive is Directive.CONTINUE
 
 
-_READ = text("""
-    SELECT a.id, a.status, a.current_task, a.version, a.holds, a.stop, m.mail
-    FROM agents a LEFT JOIN LATERAL (
-        SELECT jsonb_agg(jsonb_build_object('id', c.id, 'verb', c.verb, 'payload', c.payload, 'reason', c.reason,
-            'at', c.created_at, 'own', c.actor_type = 'agent') ORDER BY c.seq) AS mail
-        FROM commands c
-        WHERE c.agent_id = a.id AND c.state = 'queued' AND c.verb IN ('pause', 'terminate', 'update')
-    ) m ON true
-    WHERE a.id = ANY(CAST(:ids AS uuid[])) AND a.project_id = :project AND a.status IS NOT NULL
-""")
+def _reading(these: str) -> TextClause:
+    return text(f"""
+        SELECT a.id, a.status, a.current_task, a.version, a.holds, a.stop, m.mail,
+            CASE WHEN a.status = 'terminated' THEN
+                (SELECT e.reason FROM events e WHERE e.agent_id = a.id AND e.version = a.version)
+            END AS ended_for
+        FROM agents a LEFT JOIN LATERAL (
+            SELECT jsonb_agg(jsonb_build_object('id', c.id, 'verb', c.verb, 'payload', c.payload, 'reason', c.reason,
+                'at', c.created_at, 'own', c.actor_type = 'agent') ORDER BY c.seq) AS mail
+            FROM commands c
+            WHERE c.agent_id = a.id AND c.state = 'queued' AND c.verb IN ('pause', 'terminate', 'update')
+        ) m ON true
+        WHERE a.id {these} AND a.project_id = :project AND a.status IS NOT NULL
+    """)
+
+
+# Of one alone it is asked by value: of a list, the database does not know how short it is, and plans anew each time.
+_READ = _reading("= :id")
+_READ_MANY = _reading("= ANY(CAST(:ids AS uuid[]))")
 
 
 def read(db: Connection, project_id: UUID, agent_ids: Sequence[UUID]) -> dict[UUID, Told]:
@@ -64,7 +73,9 @@ def read(db: Connection, project_id: UUID, agent_ids: Sequence[UUID]) -> dict[UU
 
 def question(project_id: UUID, agent_ids: Sequence[UUID]) -> Call:
     """The same in two halves, for whoever asks more in one round trip: the statement,"""
-    return _READ, {"ids": list(agent_ids), "project": project_id}
+    if len(agent_ids) == 1:
+        return _READ, {"id": agent_ids[0], "project": project_id}
+    return _READ_MANY, {"ids": list(agent_ids), "project": project_id}
 
 
 def answer(rows: Iterable[Any]) -> dict[UUID, Told]:
@@ -82,7 +93,7 @@ def _told(row: Any) -> Told:
         directive,
         stops.hardest(*(stop.mode for stop in due)) if due else None,
         stops.earliest(*(stop.deadline for stop in due)),
-        next((reason for reason in (*(stop.reason for stop in due), *_held_for(row.holds)) if reason), None),
+        next(filter(None, (*(stop.reason for stop in due), *_held_for(row.holds), row.ended_for)), None),
         row.version,
         row.status,
         _said(row, mail),

@@ -26,19 +26,26 @@ _REFUSED = text("""
     SELECT id AS command_id, verb, error, closed_at AS at FROM commands
     WHERE agent_id = :agent AND state IN ('rejected', 'dead') ORDER BY seq DESC LIMIT 1
 """)
+_LAST = text("SELECT actor_type, actor_id, reason FROM events WHERE agent_id = :agent AND version = :version")
 
 
 def explain(db: Connection, agent: Row[Any]) -> dict[str, Any]:
     """All that bears on it; `agent` is the agent's row."""
     place = {"agent": agent.id}
-    queued, leases, refused = together(db, (_QUEUED, place | {"most": SHOWN}), (_LEASE, place), (_REFUSED, place))
+    queued, leases, refused, last = together(
+        db,
+        (_QUEUED, place | {"most": SHOWN}),
+        (_LEASE, place),
+        (_REFUSED, place),
+        (_LAST, place | {"version": agent.version}),
+    )
     mail = [row._asdict() | {"actor": {"type": row.actor_type, "id": row.actor_id}} for row in queued]
-    lease, refusal = leases.fetchone(), refused.fetchone()
+    lease, refusal, event = leases.fetchone(), refused.fetchone(), last.fetchone()
     return {
         "agent_id": agent.id,
         "status": agent.status,
         "working": agent.status == Status.WORKING,
-        "why": _why(agent, mail, lease),
+        "why": _why(agent, mail, lease, event),
         "what_would_change_it": _ways_out(agent, mail, lease),
         "holds": agent.holds,
         "stop": _stop(agent),
@@ -61,9 +68,9 @@ def _stop(agent: Row[Any]) -> dict[str, Any] | None:
     }
 
 
-def _why(agent: Row[Any], mail: list[dict[str, Any]], lease: Any) -> list[str]:
+def _why(agent: Row[Any], mail: list[dict[str, Any]], lease: Any, last: Any) -> list[str]:
     found = {
-        Status.TERMINATED: ["it is terminated"],
+        Status.TERMINATED: [_ended(last)],
         Status.PAUSED: [_held(hold) for hold in agent.holds],
         Status.WAITING: ["its process waits for something"],
         Status.IDLE: ["it has nothing to do" if lease and lease.live else _unheld(lease)],
@@ -74,6 +81,12 @@ def _why(agent: Row[Any], mail: list[dict[str, Any]], lease: Any) -> list[str]:
     if agent.stop:
         found.append(f"{lease.holder if lease else 'its process'} has not stopped yet")
     return found
+
+
+def _ended(last: Any) -> str:
+    """Nothing follows a terminate: the agent's last event tells of it."""
+    by = f"{last.actor_type} {last.actor_id}" if last.actor_id else f"the {last.actor_type}"
+    return f"it was terminated by {by}" + (f": {last.reason}" if last.reason else "")
 
 
 def _held(hold: dict[str, Any]) -> str:

@@ -165,6 +165,20 @@ def test_a_stop_without_a_process_is_quiesced_at_once(quiet: Project, agent: str
     assert (shown(quiet, agent)["quiesced_by"], shown(quiet, agent)["quiesced_at"]) == (None, None)
 
 
+def test_who_comes_after_the_end_is_told_why_and_by_whom(quiet: Project, agent: str) -> None:
+    leased(quiet, agent)
+    me = quiet.api.get("me").json["user"]["id"]  # type: ignore[index]
+    quiet.send(agent, "terminate", reason="too dear")
+    settle()
+
+    assert told(quiet, agent, 1)["reason"] == "too dear"
+    refused = lease(quiet, agent)
+    assert is_problem(refused, 409, "conflict")
+    assert refused.json["reason"] == "too dear"  # type: ignore[index]
+    explained = quiet.api.get(f"{quiet.agent(agent)}/explain").json["why"]  # type: ignore[index]
+    assert explained[0] == f"it was terminated by user {me}: too dear"
+
+
 def test_an_immediate_stop_fences_from_its_acceptance_on(quiet: Project, agent: str) -> None:
     leased(quiet, agent)
     told(quiet, agent, 1, status="working")  # queued, and not applied yet
