@@ -32,6 +32,9 @@ class Crew:
     def go_on(self, begin: Callable[[], None] = nothing) -> None:
         """Stand still for as long as one must; then begin, before anything can forbid it."""
         with self._pulse.changed:
+            since = self._pulse.ask()
+            while not self._pulse.knows(since):
+                self._pulse.changed.wait()
             with self._still() if self._must_stop() else nullcontext():
                 while self._must_stop():
                     self._pulse.changed.wait()
@@ -40,9 +43,12 @@ class Crew:
     async def ago_on(self, begin: Callable[[], None] = nothing) -> None:
         """The same with asyncio: its waiting costs no thread."""
         with self._pulse.changed:
+            since = self._pulse.ask()
+            while not self._pulse.knows(since):
+                await self._pulse.changed.later()
             with self._still() if self._must_stop() else nullcontext():
                 while self._must_stop():
-                    await self._pulse.change()
+                    await self._pulse.changed.later()
             begin()
 
     def begin(self, task: object) -> None:

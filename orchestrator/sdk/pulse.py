@@ -1,15 +1,14 @@
 """The heart of an agent's process: a thread that beats, reports, and hears whether to go on."""
 
-import asyncio
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
-from functools import partial
-from threading import Condition, Event, Thread
+from threading import Event, Thread, current_thread
 from typing import Any
 
+from orchestrator.sdk.change import Change
 from orchestrator.sdk.errors import Conflict, Fenced, Held, Invalid, LeaseHeld, OrchestratorError, Terminated
 from orchestrator.sdk.outbox import Outbox
 from orchestrator.sdk.place import Place
@@ -22,6 +21,10 @@ ENTRIES = 1_000
 
 STANDING_SECONDS = 1.0
 """Between two beats of a process that stands still and waits to be let go on."""
+
+FRESH_SECONDS = 0.7
+"""How old the last word may be at a checkpoint; where it is older, a beat asks for another. A stop is heard of within a
+second, and however often somebody looks, it costs no more than a beat each time this is over."""
 
 AWAY_SHARE = 1 / 10
 """Of the ttl: between two beats while the server does not answer, a second at least."""
@@ -36,7 +39,7 @@ class Pulse(Thread):
     def __init__(self, place: Place, lease: Lease, outbox: Outbox) -> None:
         super().__init__(name=f"pulse-{place.agent_id}", daemon=True)
         self.place, self.outbox = place, outbox
-        self.changed = Condition()
+        self.changed = Change()
         self.lease: Lease | None = lease
         self.told: Told | None = None
         self.failure: OrchestratorError | None = None
@@ -44,12 +47,12 @@ class Pulse(Thread):
         self.standing = False
         """Whether everybody who works has stopped at a checkpoint."""
         self.listeners: list[Callable[[Told], None]] = []
-        self._bells: list[Callable[[], object]] = []
-        """What wakes those who wait for a change with asyncio."""
         self._now: dict[str, Any] = {"status": "idle"}
         self._says = deque([self._now], SAYS)
         self._heard_at = time.monotonic()
         """When the last beat that was heard had been sent."""
+        self._sent_at = self._tried_at = self._heard_at
+        """When the last beat was sent, and the last of those of which it is known what became of them."""
         self._is_away = False
         self._wanted, self._over = Event(), Event()
 
@@ -75,17 +78,19 @@ class Pulse(Thread):
         hears us again: it does not answer, or we were frozen."""
         return self._left() < 0
 
-    async def change(self) -> None:
-        """`changed.wait()` with asyncio: lets the lock go, which the caller holds once, until something has changed."""
-        bell = asyncio.Event()
-        ring = partial(asyncio.get_running_loop().call_soon_threadsafe, bell.set)
-        self._bells.append(ring)
-        self.changed.release()
-        try:
-            await bell.wait()
-        finally:
-            self.changed.acquire()
-            self._bells.remove(ring)
+    def ask(self) -> float:
+        """Have a beat sent where the last word is too old to go on by; since when one will do, for `knows`. Whoever
+        holds `changed` may ask. Any will do where another cannot be had, or makes no difference."""
+        if self._is_away or self.lease is None or self.failure or self._over.is_set() or current_thread() is self:
+            return -math.inf
+        since = time.monotonic() - FRESH_SECONDS
+        if self._sent_at < since:
+            self.wake()
+        return since
+
+    def knows(self, since: float) -> bool:
+        """Whether there is a word as recent as that, or was none to be had."""
+        return max(self._heard_at, self._tried_at) >= since
 
     def stop(self) -> None:
         """Beat no more; what there is to say is said first."""
@@ -95,12 +100,15 @@ class Pulse(Thread):
 
     def run(self) -> None:
         """The life of the thread."""
-        while not self._over.is_set():
-            self._wanted.wait(self._pause())
-            self._wanted.clear()
-            self._round()
-        if self._says or self.outbox:
-            self._round()
+        try:
+            while not self._over.is_set():
+                self._wanted.wait(self._pause())
+                self._wanted.clear()
+                self._round()
+            if self._says or self.outbox:
+                self._round()
+        finally:
+            self._tried(math.inf)  # nobody waits for a beat that will not come
 
     def _pause(self) -> float:
         away = max(1.0, self.place.ttl * AWAY_SHARE)
@@ -108,6 +116,7 @@ class Pulse(Thread):
 
     def _round(self) -> None:
         """As many beats as there is something to say; none of them may end this thread."""
+        self._send()
         try:
             self._give_up_if_lost()
             if self.lease is None:
@@ -122,6 +131,17 @@ class Pulse(Thread):
             self._give_up_if_lost()
         except Exception:  # the user's agent must not fail because its reports do
             log.exception("a beat failed")
+        self._tried(self._sent_at)
+
+    def _send(self) -> float:
+        with self.changed:
+            self._sent_at = time.monotonic()
+            return self._sent_at
+
+    def _tried(self, sent_at: float) -> None:
+        with self.changed:
+            self._tried_at = sent_at
+            self.changed.tell()
 
     def _beat(self, lease: Lease) -> bool:
         """One beat; whether it was heard."""
@@ -130,7 +150,7 @@ class Pulse(Thread):
             ack = self.standing
         entries = self.outbox.first(ENTRIES)
         more = {"entries": entries} if entries else {}
-        sent_at = time.monotonic()
+        sent_at = self._send()
         try:
             told = self.place.beat(lease, self._patience(), ack=ack, **says, **more)
         except Fenced:
@@ -167,19 +187,13 @@ class Pulse(Thread):
             self._heard_at = sent_at
             if before is not None and before.directive == "pause" and told.directive == "continue":
                 self._say_again()
-            self._tell()
+            self.changed.tell()
         if before is None or (before.directive, before.mode) != (told.directive, told.mode):
             self._pass_on(told)
 
     def _pass_on(self, told: Told) -> None:
         for listener in list(self.listeners):
             listener(told)
-
-    def _tell(self) -> None:
-        self.changed.notify_all()
-        for ring in self._bells:
-            with suppress(RuntimeError):  # its loop was closed, and nobody waits any more
-                ring()
 
     def _say_again(self) -> None:
         """What the agent was at, which is idle by now: it cannot become waiting but from working."""
@@ -195,7 +209,7 @@ class Pulse(Thread):
         told = Told(directive="pause", mode="immediate", deadline=None, reason=why, version=0)
         with self.changed:
             self.lease, self.told = None, told  # so that the next word is news again
-            self._tell()
+            self.changed.tell()
         self._pass_on(told)
 
     def _regain(self) -> None:
@@ -219,7 +233,7 @@ class Pulse(Thread):
     def _fail(self, failure: OrchestratorError) -> None:
         with self.changed:
             self.failure = failure
-            self._tell()
+            self.changed.tell()
 
     def _send_usage(self, entries: list[dict[str, Any]]) -> None:
         """Without a beat, and one by one where they are refused together: what is refused alone is given up."""
