@@ -151,7 +151,7 @@ def test_a_second_process_of_the_name_takes_over_when_the_first_is_killed(
 
         assert waits.agent_id == lives.agent_id
         lease = demo.agents.explain(waits.agent_id)["lease"]
-        assert (lease["epoch"], lease["holder"].split(":")[-1]) == (2, str(waits.process.pid))
+        assert (lease["epoch"], lease["holder"].split(":")[-2]) == (2, str(waits.process.pid))
         demo.commands.wait(demo.agents.pause(waits.agent_id), until="quiesced")
         done = lives.steps() + waits.steps()
         used = eventually(lambda: (now := demo.agents.get(waits.agent_id).tokens_used) >= done * 110 and now)

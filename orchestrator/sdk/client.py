@@ -91,8 +91,8 @@ class Orchestrator(AbstractContextManager["Orchestrator"]):
     ) -> AbstractContextManager[Run]:
         """Be the agent of this name, which is spawned where there is none, or of this id: take its lease, beat, obey.
 
-        `ttl` is how many seconds it may be silent (5 to 300). A process of the same `holder` (host and process id,
-        where none is given) takes over at once; any other waits until the lease is lost.
+        `ttl` is how many seconds it may be silent (5 to 300). A run of the same `holder` takes over
+        at once; any other, and any where none is given, waits until the lease is lost or given back.
         """
         return running(self.connection, Role(self.project(project).id, name, type, ttl, holder))
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from threading import Event
 from typing import Any, TypeVar
+from uuid import uuid4
 
 from orchestrator.sdk import arrival
 from orchestrator.sdk.connection import Connection
@@ -142,12 +143,16 @@ class Role:
     """Set when nobody waits for the lease any more."""
 
 
+def _holder() -> str:
+    """Of this run alone: host and process id are the same in many containers, and for all runs of a process."""
+    return f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:12]}"
+
+
 @contextmanager
 def running(connection: Connection, role: Role) -> Iterator[Run]:
     """Be the agent of this name; a Terminated that is raised inside ends the block quietly."""
     agent_id = arrival.find_or_spawn(connection, role.project_id, role.name, role.kind)
-    holder = role.holder or f"{socket.gethostname()}:{os.getpid()}"
-    place = Place(connection, role.project_id, agent_id, holder, role.ttl)
+    place = Place(connection, role.project_id, agent_id, role.holder or _holder(), role.ttl)
     pulse = Pulse(place, arrival.lease(place, role.over), Outbox(arrival.outbox_file(agent_id)))
     run = Run(role.name, place, pulse)
     pulse.start()

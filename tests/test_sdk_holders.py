@@ -1,0 +1,53 @@
+"""Who holds a lease: each run is a holder of its own, even in one process."""
+
+from pathlib import Path
+from threading import Event, Thread
+
+import pytest
+
+from orchestrator.sdk import Orchestrator, ProjectClient
+from tests.stage import Project, eventually
+
+pytestmark = pytest.mark.usefixtures("worker")
+
+
+@pytest.fixture(autouse=True)
+def outbox(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A folder of the test's own."""
+    monkeypatch.setenv("ORCH_OUTBOX", str(tmp_path))
+
+
+def test_two_runs_of_one_name_in_one_process_are_never_both_the_agent(
+    orch: Orchestrator, demo: ProjectClient, project: Project
+) -> None:
+    agent_id, entered = project.spawn(name="scout")["id"], Event()
+
+    def second() -> None:
+        with orch.run_agent("scout", project=project.id, ttl=5):
+            entered.set()
+
+    with orch.run_agent("scout", project=project.id, ttl=5) as first:
+        waiting = Thread(target=second, daemon=True)
+        waiting.start()
+        assert not entered.wait(8)  # longer than a lease lives without beats
+        first.checkpoint()
+        assert demo.agents.explain(agent_id)["lease"]["epoch"] == 1
+    assert entered.wait(10)
+    waiting.join(10)
+
+
+def test_a_lease_is_regained_under_the_same_holder(orch: Orchestrator, demo: ProjectClient, project: Project) -> None:
+    agent_id = project.spawn(name="scout")["id"]
+    with orch.run_agent("scout", project=project.id, ttl=5) as me:
+        before = demo.agents.explain(agent_id)["lease"]
+        demo.commands.wait(demo.agents.pause(agent_id, mode="immediate"))
+        Thread(target=lambda: [eventually(lambda: me.told and me.told.directive == "pause"),
+                               demo.agents.resume(agent_id)], daemon=True).start()  # fmt: skip
+        me.flush()
+        eventually(lambda: me.told and me.told.directive == "pause")
+        me.checkpoint()
+
+        after = demo.agents.explain(agent_id)["lease"]
+
+    assert after["epoch"] > before["epoch"]
+    assert after["holder"] == before["holder"]
