@@ -110,7 +110,7 @@ def test_what_was_used_while_the_server_was_away_is_counted_once(
 
 
 def test_a_full_outbox_drops_what_comes_on_top_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    outbox = Outbox(tmp_path / "agent.jsonl", most=2)
+    outbox = Outbox.open(tmp_path / "agent.jsonl", most=2)
 
     with caplog.at_level(logging.ERROR, "orchestrator.sdk"):
         for number in range(4):
@@ -120,10 +120,12 @@ def test_a_full_outbox_drops_what_comes_on_top_and_says_so(tmp_path: Path, caplo
     assert [record.getMessage() for record in caplog.records] == [
         f"usage dropped: 2 entries wait already in {tmp_path / 'agent.jsonl'}"
     ] * 2
-    assert [kept["report_id"] for kept in Outbox(tmp_path / "agent.jsonl").first(9)] == ["call-0", "call-1"]
+    assert [kept["report_id"] for kept in outbox.first(9)] == ["call-0", "call-1"]
     outbox.forget(outbox.first(1))
     outbox.put(entry(report_id="call-9"))
-    assert [kept["report_id"] for kept in outbox.first(9)] == ["call-1", "call-9"]
+    outbox.close()
+    with Outbox.open(tmp_path / "agent.jsonl") as again:
+        assert [kept["report_id"] for kept in again.first(9)] == ["call-1", "call-9"]
 
 
 def test_an_entry_that_the_server_refuses_is_given_up_and_the_others_arrive(
@@ -143,7 +145,7 @@ def test_an_entry_that_the_server_refuses_is_given_up_and_the_others_arrive(
         me.usage(input_tokens=100)
         me.flush()
         eventually(lambda: demo.agents.get(agent_id).tokens_used == 101)
-        eventually(lambda: not list(tmp_path.iterdir()))
+        eventually(lambda: not [file for file in tmp_path.iterdir() if file.stat().st_size])
 
     assert "usage too-long is refused and given up" in caplog.text
     assert demo.agents.get(agent_id).tokens_used == 101

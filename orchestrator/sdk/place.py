@@ -18,6 +18,10 @@ class Place:
         self.connection, self.project_id, self.agent_id = connection, project_id, agent_id
         self.holder, self.ttl = holder, ttl
 
+    def of(self, agent_id: str) -> "Place":
+        """The same for another agent of the project."""
+        return Place(self.connection, self.project_id, agent_id, self.holder, self.ttl)
+
     def lease(self) -> Lease:
         """Ask for it; raises Held, LeaseHeld, Conflict (terminated)."""
         return self._send(tenancy.lease(self.project_id, self.agent_id, holder=self.holder, ttl=self.ttl))

@@ -9,15 +9,13 @@ from threading import Event, Thread, current_thread
 from typing import Any
 
 from orchestrator.sdk.change import Change
+from orchestrator.sdk.delivery import ENTRIES, deliver
 from orchestrator.sdk.errors import Conflict, Fenced, Held, Invalid, LeaseHeld, OrchestratorError, Terminated
 from orchestrator.sdk.outbox import Outbox
 from orchestrator.sdk.place import Place
 from orchestrator.sdk.shapes import Lease, Told
 
 log = logging.getLogger("orchestrator.sdk")
-
-ENTRIES = 1_000
-"""Usage that goes with one beat, at most."""
 
 STANDING_SECONDS = 1.0
 """Between two beats of a process that stands still and waits to be let go on."""
@@ -120,7 +118,7 @@ class Pulse(Thread):
         try:
             self._give_up_if_lost()
             if self.lease is None:
-                self._send_usage(self.outbox.first(ENTRIES))
+                deliver(self.place, self.outbox, self._patience())
                 self._regain()
             while self.lease is not None and self._beat(self.lease) and (self._says or len(self.outbox) >= ENTRIES):
                 pass
@@ -154,17 +152,17 @@ class Pulse(Thread):
         try:
             told = self.place.beat(lease, self._patience(), ack=ack, **says, **more)
         except Fenced:
-            self.outbox.forget(entries)  # counted even now
             self._lose("the lease is over")
+            self.outbox.forget(entries)  # counted even now
             return False
         except Invalid as error:
             log.warning("refused by the server: %s", error)
-            self._send_usage(entries)
             self._said(says)
+            deliver(self.place, self.outbox, self._patience())
             return False
-        self.outbox.forget(entries)
         self._said(says)
         self._hear(told, sent_at)
+        self.outbox.forget(entries)
         return True
 
     def _patience(self) -> float:
@@ -234,17 +232,3 @@ class Pulse(Thread):
         with self.changed:
             self.failure = failure
             self.changed.tell()
-
-    def _send_usage(self, entries: list[dict[str, Any]]) -> None:
-        """Without a beat, and one by one where they are refused together: what is refused alone is given up."""
-        if not entries:
-            return
-        try:
-            self.place.report(entries, self._patience())
-        except Invalid as error:
-            if len(entries) > 1:
-                for entry in entries:
-                    self._send_usage([entry])
-                return
-            log.warning("usage %s is refused and given up: %s", entries[0]["report_id"], error)
-        self.outbox.forget(entries)

@@ -15,6 +15,7 @@ from uuid import uuid4
 from orchestrator.sdk import arrival
 from orchestrator.sdk.connection import Connection
 from orchestrator.sdk.crew import Crew
+from orchestrator.sdk.delivery import deliver_left
 from orchestrator.sdk.errors import OrchestratorError, Terminated
 from orchestrator.sdk.outbox import Outbox
 from orchestrator.sdk.place import Place
@@ -153,15 +154,20 @@ def running(connection: Connection, role: Role) -> Iterator[Run]:
     """Be the agent of this name; a Terminated that is raised inside ends the block quietly."""
     agent_id = arrival.find_or_spawn(connection, role.project_id, role.name, role.kind)
     place = Place(connection, role.project_id, agent_id, role.holder or _holder(), role.ttl)
-    pulse = Pulse(place, arrival.lease(place, role.over), Outbox(arrival.outbox_file(agent_id)))
-    run = Run(role.name, place, pulse)
-    pulse.start()
-    try:
-        yield run
-    except Terminated:
-        pass
-    finally:
-        run.close()
+    file = arrival.outbox_file(agent_id)
+    with Outbox.open(file) as outbox:  # before the lease: trouble here must not leave one behind
+        deliver_left(place, outbox, file.parent)
+        lease = arrival.lease(place, role.over)
+        outbox.adopt()  # whoever had the lease until now may have died of it
+        pulse = Pulse(place, lease, outbox)
+        run = Run(role.name, place, pulse)
+        pulse.start()
+        try:
+            yield run
+        except Terminated:
+            pass
+        finally:
+            run.close()
 
 
 class RunningLater(AbstractAsyncContextManager[Run]):
