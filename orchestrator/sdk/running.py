@@ -21,7 +21,7 @@ from orchestrator.sdk.outbox import Outbox
 from orchestrator.sdk.place import Place
 from orchestrator.sdk.pulse import Pulse
 from orchestrator.sdk.shapes import Told
-from orchestrator.sdk.usage import entry
+from orchestrator.sdk.usage import Cost, entry
 
 T = TypeVar("T")
 
@@ -93,10 +93,37 @@ class Run:
             yield
         await self.acheckpoint()
 
-    def usage(self, **used: Any) -> None:
-        """Report what was used: provider, model, input_tokens, output_tokens, cache_read_tokens, cache_write_tokens,
-        cost, tasks_completed, note, report_id. It is kept until the server has it, and counted once."""
-        self._pulse.outbox.put(entry(**used))
+    def usage(
+        self,
+        *,
+        provider: str | None = None,
+        model: str | None = None,
+        input_tokens: int = 0,
+        output_tokens: int = 0,
+        cache_read_tokens: int = 0,
+        cache_write_tokens: int = 0,
+        cost: Cost = None,
+        tasks_completed: int = 0,
+        note: str | None = None,
+        report_id: str | None = None,
+    ) -> None:
+        """Report what was used; `cost` in USD. It is kept until the server has it, and counted once.
+
+        Raises TypeError and ValueError for what no server would take.
+        """
+        used = entry(
+            provider=provider,
+            model=model,
+            input_tokens=input_tokens,
+            output_tokens=output_tokens,
+            cache_read_tokens=cache_read_tokens,
+            cache_write_tokens=cache_write_tokens,
+            cost=cost,
+            tasks_completed=tasks_completed,
+            note=note,
+            report_id=report_id,
+        )
+        self._pulse.outbox.put(used)
 
     def flush(self) -> None:
         """Have what was used sent now, not with the next beat."""

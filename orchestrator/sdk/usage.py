@@ -7,26 +7,60 @@ from uuid import uuid4
 
 _SMALLEST = Decimal("1e-10")
 
-COUNTS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "tasks_completed")
+Cost = Decimal | float | str | None
+
+_TOKENS = 10**12
+COUNTS = {
+    "input_tokens": _TOKENS,
+    "output_tokens": _TOKENS,
+    "cache_read_tokens": _TOKENS,
+    "cache_write_tokens": _TOKENS,
+    "tasks_completed": 10**6,
+}
+"""How many the server takes in one entry, at most."""
+LENGTHS = {"provider": 200, "model": 200, "note": 20_000, "report_id": 128}
+"""How many characters."""
+MOST_COST = 10**6
 
 
-def entry(*, cost: Decimal | float | str | None = None, report_id: str | None = None, **given: Any) -> dict[str, Any]:
-    """An entry with an id and a time of its own; `given` are COUNTS, provider, model and note. The cost, in USD, is
-    rounded to ten decimals. Raises ValueError for what no server would take."""
-    for name in COUNTS:
-        count = given.get(name, 0)
-        if not isinstance(count, int) or count < 0:
-            raise ValueError(f"{name} must be a whole number from 0 on, not {count!r}")
-    made = {"report_id": report_id or uuid4().hex, "occurred_at": datetime.now(UTC).isoformat()}
-    made |= {name: value for name, value in given.items() if value}
+def entry(*, cost: Cost = None, report_id: str | None = None, **given: Any) -> dict[str, Any]:
+    """An entry with an id and a time of its own; `given` are of COUNTS and LENGTHS. The cost, in USD, is rounded to ten
+    decimals. Raises TypeError and ValueError for what no server would take."""
+    texts = {name: given.pop(name, None) for name in ("provider", "model", "note")} | {"report_id": report_id}
+    for name, text in texts.items():
+        _check_text(name, text)
+    for name, count in given.items():
+        _check_count(name, count)
+    made = {"occurred_at": datetime.now(UTC).isoformat()}
+    made |= {name: value for name, value in (given | texts).items() if value}
+    made.setdefault("report_id", uuid4().hex)
     return made if cost is None else made | {"cost": _money(cost)}
 
 
+def _check_text(name: str, text: object) -> None:
+    if text is not None and not isinstance(text, str):
+        raise TypeError(f"{name} must be a text, not {text!r}")
+    if text is not None and len(text) > LENGTHS[name]:
+        raise ValueError(f"{name} must have {LENGTHS[name]} characters at most, not {len(text)}")
+
+
+def _check_count(name: str, count: object) -> None:
+    if name not in COUNTS:
+        raise TypeError(f"there is nothing like {name!r} to be used")
+    if not isinstance(count, int) or isinstance(count, bool):
+        raise TypeError(f"{name} must be a whole number, not {count!r}")
+    if not 0 <= count <= COUNTS[name]:
+        raise ValueError(f"{name} must be a whole number from 0 to {COUNTS[name]}, not {count!r}")
+
+
 def _money(cost: Decimal | float | str) -> str:
+    if not isinstance(cost, Decimal | float | int | str) or isinstance(cost, bool):
+        raise TypeError(f"cost must be an amount in USD, not {cost!r}")
     try:
         exact = Decimal(str(cost)).quantize(_SMALLEST)
-    except InvalidOperation:
-        exact = Decimal(-1)
-    if exact < 0:
-        raise ValueError(f"cost must be an amount in USD from 0 on, not {cost!r}")
+        fits = 0 <= exact <= MOST_COST
+    except InvalidOperation:  # no number, or none that can be compared
+        fits = False
+    if not fits:
+        raise ValueError(f"cost must be an amount in USD from 0 to {MOST_COST}, not {cost!r}")
     return f"{exact.normalize():f}"
