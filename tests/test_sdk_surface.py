@@ -2,9 +2,13 @@
 
 import inspect
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
+from zipfile import ZipFile
 
 import pytest
 from pydantic import BaseModel
@@ -104,3 +108,12 @@ def test_a_shape_has_the_fields_of_the_api_s(shape: type[BaseModel]) -> None:
 def is_nullable(schema: dict[str, Any]) -> bool:
     """Whether it may be null."""
     return any(option.get("type") == "null" for option in schema.get("anyOf", ()))
+
+
+def test_the_wheel_says_that_it_is_typed(tmp_path: Path) -> None:
+    build = "import sys; from hatchling.build import build_wheel; print(build_wheel(sys.argv[1]))"
+    subprocess.run([sys.executable, "-c", build, str(tmp_path)], cwd=ROOT, check=True, capture_output=True)
+
+    (wheel,) = tmp_path.glob("*.whl")
+
+    assert "orchestrator/py.typed" in ZipFile(wheel).namelist()
