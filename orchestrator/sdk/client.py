@@ -15,6 +15,7 @@ from orchestrator.sdk.calls import RETRIES
 from orchestrator.sdk.commands import AsyncCommands, Commands
 from orchestrator.sdk.connection import AsyncConnection, Connection
 from orchestrator.sdk.documents import is_id
+from orchestrator.sdk.ending import ended_by_sigterm
 from orchestrator.sdk.errors import NotFound, OrchestratorError
 from orchestrator.sdk.running import Role, Run, RunningLater, running
 
@@ -156,7 +157,7 @@ class AsyncOrchestrator(AbstractAsyncContextManager["AsyncOrchestrator"]):
         """Be the agent of this name, as with Orchestrator. It beats in a thread, over a connection of its own: not even
         an event loop that is busy costs it its lease."""
         role = Role((await self.project(project)).id, name, type, ttl, holder)
-        with Connection(self.url, self._key, None, self._retries) as connection:
+        with ended_by_sigterm(), Connection(self.url, self._key, None, self._retries) as connection:
             async with RunningLater(connection, role) as run:
                 yield run
 

@@ -16,6 +16,7 @@ from orchestrator.sdk import arrival
 from orchestrator.sdk.connection import Connection
 from orchestrator.sdk.crew import Crew
 from orchestrator.sdk.delivery import deliver_left
+from orchestrator.sdk.ending import ended_by_sigterm
 from orchestrator.sdk.errors import OrchestratorError, Terminated
 from orchestrator.sdk.outbox import Outbox
 from orchestrator.sdk.place import Place
@@ -182,7 +183,7 @@ def running(connection: Connection, role: Role) -> Iterator[Run]:
     agent_id = arrival.find_or_spawn(connection, role.project_id, role.name, role.kind)
     place = Place(connection, role.project_id, agent_id, role.holder or _holder(), role.ttl)
     file = arrival.outbox_file(agent_id)
-    with Outbox.open(file) as outbox:  # before the lease: trouble here must not leave one behind
+    with ended_by_sigterm(), Outbox.open(file) as outbox:  # before the lease, or trouble here would leave one behind
         deliver_left(place, outbox, file.parent)
         lease = arrival.lease(place, role.over)
         outbox.adopt()  # whoever had the lease until now may have died of it
