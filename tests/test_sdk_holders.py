@@ -5,7 +5,7 @@ from threading import Event, Thread
 
 import pytest
 
-from orchestrator.sdk import Orchestrator, ProjectClient
+from orchestrator.sdk import Conflict, Orchestrator, OrchestratorError, ProjectClient, Terminated
 from tests.stage import Project, eventually
 
 pytestmark = pytest.mark.usefixtures("worker")
@@ -51,3 +51,39 @@ def test_a_lease_is_regained_under_the_same_holder(orch: Orchestrator, demo: Pro
 
     assert after["epoch"] > before["epoch"]
     assert after["holder"] == before["holder"]
+
+
+def test_an_archived_project_is_said_to_be_archived_and_its_agent_not_to_be_terminated(
+    orch: Orchestrator, project: Project
+) -> None:
+    agent_id = project.spawn(name="scout")["id"]
+    orch.projects.change(project.id, status="archived")
+
+    with (
+        pytest.raises(Conflict, match="is archived and grants no leases"),
+        orch.run_agent(agent_id, project=project.id),
+    ):
+        pass
+
+
+def test_a_terminated_agent_is_said_to_be_terminated(orch: Orchestrator, project: Project) -> None:
+    agent_id = project.in_status("terminated")
+
+    with pytest.raises(Terminated, match="is terminated"), orch.run_agent(agent_id, project=project.id):
+        pass
+
+
+def test_one_that_stands_still_while_its_project_is_archived_hears_of_that(
+    orch: Orchestrator, demo: ProjectClient, project: Project
+) -> None:
+    agent_id = project.spawn(name="scout")["id"]
+    with orch.run_agent(agent_id, project=project.id, ttl=5) as me:
+        demo.commands.wait(demo.agents.pause(agent_id, mode="immediate"))
+        me.flush()
+        eventually(lambda: me.told and me.told.directive == "pause")
+        demo.commands.wait(demo.agents.resume(agent_id))
+        orch.projects.change(project.id, status="archived")
+
+        with pytest.raises(OrchestratorError, match="is archived and grants no leases") as raised:
+            me.checkpoint()
+    assert raised.type is Conflict

@@ -12,7 +12,7 @@ from orchestrator.sdk.binding import pages
 from orchestrator.sdk.commands import Commands
 from orchestrator.sdk.connection import Connection
 from orchestrator.sdk.documents import is_id
-from orchestrator.sdk.errors import Conflict, Held, LeaseHeld, NotFound, OrchestratorError, Terminated
+from orchestrator.sdk.errors import Conflict, Held, LeaseHeld, NotFound, OrchestratorError
 from orchestrator.sdk.place import Place
 from orchestrator.sdk.pulse import STANDING_SECONDS
 from orchestrator.sdk.shapes import Lease
@@ -53,7 +53,7 @@ def _type_id(connection: Connection, name: str) -> str:
 def lease(place: Place, over: Event) -> Lease:
     """The lease, as soon as it can be had: a paused agent's when it is resumed, a lost process's when it is lost.
 
-    Raises OrchestratorError when it is `over` before.
+    Raises Terminated, Conflict (archived), and OrchestratorError when it is `over` before.
     """
     began = time.monotonic()
     while True:
@@ -61,8 +61,6 @@ def lease(place: Place, over: Event) -> Lease:
             return place.lease()
         except Held:
             pass
-        except Conflict as error:
-            raise Terminated(str(error)) from None
         except (LeaseHeld, NotFound):
             if time.monotonic() - began > place.ttl * 4 / 3 + BIRTH_SECONDS:
                 raise

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 from orchestrator.sdk import fleet, tenancy
 from orchestrator.sdk.calls import Call
 from orchestrator.sdk.connection import Connection
+from orchestrator.sdk.errors import Conflict, Terminated
 from orchestrator.sdk.shapes import Lease, Told
 
 T = TypeVar("T")
@@ -23,8 +24,13 @@ class Place:
         return Place(self.connection, self.project_id, agent_id, self.holder, self.ttl)
 
     def lease(self) -> Lease:
-        """Ask for it; raises Held, LeaseHeld, Conflict (terminated)."""
-        return self._send(tenancy.lease(self.project_id, self.agent_id, holder=self.holder, ttl=self.ttl))
+        """Ask for it; raises Held, LeaseHeld, Terminated, Conflict (archived)."""
+        try:
+            return self._send(tenancy.lease(self.project_id, self.agent_id, holder=self.holder, ttl=self.ttl))
+        except Conflict as error:
+            if "reason" not in error.problem:  # only a stop has one, be it null
+                raise
+            raise Terminated(str(error)) from None
 
     def release(self, lease: Lease, patience: float) -> None:
         """Give it back."""

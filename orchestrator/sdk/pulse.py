@@ -219,10 +219,8 @@ class Pulse(Thread):
             lease = self.place.lease()
         except Held:
             pass  # not yet
-        except LeaseHeld as error:
+        except (LeaseHeld, Terminated, Conflict) as error:
             self._fail(error)
-        except Conflict as error:
-            self._fail(Terminated(str(error)))
         else:
             with self.changed:
                 self.lease, self._heard_at = lease, asked_at
