@@ -3,12 +3,35 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
 from orchestrator.sdk.errors import Terminated
 from orchestrator.sdk.pulse import Pulse
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 _TASKS: ContextVar[tuple[object, ...]] = ContextVar("tasks", default=())
 """The tasks, one within the other, that this thread or asyncio task is in the middle of."""
+
+
+def carried(work: Callable[P, T]) -> Callable[P, T]:
+    """The same for another thread: there, too, it is in the middle of what we are in the middle of.
+
+    A thread does not say who started it. To guess would be to take one thread's word for another that works on.
+    """
+    tasks = _TASKS.get()
+
+    @wraps(work)
+    def there(*args: P.args, **kwargs: P.kwargs) -> T:
+        before = _TASKS.set(tasks)
+        try:
+            return work(*args, **kwargs)
+        finally:
+            _TASKS.reset(before)
+
+    return there
 
 
 def nothing() -> None:

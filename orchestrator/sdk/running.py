@@ -9,12 +9,12 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, context
 from dataclasses import dataclass, field
 from functools import partial
 from threading import Event
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 from uuid import uuid4
 
 from orchestrator.sdk import arrival
 from orchestrator.sdk.connection import Connection
-from orchestrator.sdk.crew import Crew
+from orchestrator.sdk.crew import Crew, carried
 from orchestrator.sdk.delivery import deliver_left
 from orchestrator.sdk.ending import ended_by_sigterm
 from orchestrator.sdk.errors import OrchestratorError, Terminated
@@ -24,6 +24,7 @@ from orchestrator.sdk.pulse import Pulse
 from orchestrator.sdk.shapes import Told
 from orchestrator.sdk.usage import Cost, entry
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 LONGEST_TASK = 2_000
@@ -79,6 +80,11 @@ class Run:
         await self._crew.ago_on(lambda: self._crew.begin(task))
         with self._at(task, what):
             yield
+
+    def carry(self, work: Callable[P, T]) -> Callable[P, T]:
+        """The same for another thread, such as one of a pool: what it does there is part of the task that is open here.
+        asyncio carries its tasks' by itself, and so does `asyncio.to_thread`."""
+        return carried(work)
 
     @contextmanager
     def waiting(self, what: str | None = None) -> Iterator[None]:
