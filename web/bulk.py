@@ -3,7 +3,6 @@
 from typing import Any
 
 from flask import Response, g, request
-from flask_openapi3 import Tag
 
 from orchestrator import access, bulk, idempotency, logs, matching, queries
 from orchestrator.db import autocommit, begin
@@ -19,10 +18,8 @@ log = logs.logger("web")
 
 bp = commands.bp  # the document has one entry for an address: two blueprints would overwrite each other's
 
-TAGS = [Tag(name="bulk", description="Commands for many agents at once.")]
 
-
-@bp.post("/commands", tags=TAGS, responses=responses({202: bulk_schemas.BulkAccepted}, 404, 422))
+@bp.post("/commands", responses=responses({202: bulk_schemas.BulkAccepted}, 404, 422))
 def send_commands(path: params.ProjectPath, body: Bulk) -> Response:
     """Up to 1,000 commands; one that is wrong is refused alone."""
     once = headers.once(request.get_json())
@@ -37,7 +34,6 @@ def send_commands(path: params.ProjectPath, body: Bulk) -> Response:
 
 @bp.post(
     "/commands/by-filter",
-    tags=TAGS,
     responses=responses({200: bulk_schemas.Counted, 202: bulk_schemas.BatchSent}, 404, 409, 422),
 )
 def send_matching(path: params.ProjectPath, body: ByFilter) -> Response:
@@ -54,7 +50,7 @@ def send_matching(path: params.ProjectPath, body: ByFilter) -> Response:
     return answers.replayable(answers.reply(bulk_schemas.BatchSent.model_validate(sent), 202), replayed)
 
 
-@bp.get("/batches/<batch_id>", tags=TAGS, responses=responses({200: bulk_schemas.BatchProgress}, 404))
+@bp.get("/batches/<batch_id>", responses=responses({200: bulk_schemas.BatchProgress}, 404))
 def get_batch(path: params.BatchPath) -> Response:
     """How far a batch has come."""
     with autocommit() as db:
