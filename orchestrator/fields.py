@@ -84,11 +84,25 @@ def _written_out(value: Any) -> int:
     return sum(map(_written_out, inside))
 
 
+class Written(float):
+    """A number of a JSON document that remembers how it was written: as a float it may be another one."""
+
+    text: str
+
+    @classmethod
+    def of(cls, text: str) -> "Written":
+        """The number, and its text."""
+        made = cls(text)
+        made.text = text
+        return made
+
+
 def _parse_money(value: Any) -> Any:
-    """A number or a decimal string; a float stands for the shortest decimal that reads back as it."""
+    """A number or a decimal string, exactly as it is written; a float that was not read from JSON stands for the
+    shortest decimal that reads back as it."""
     if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
         raise wrong("must be a number or a decimal string")
-    text = str(value)
+    text = value.text if isinstance(value, Written) else str(value)
     if not re.fullmatch(r"-?\d{1,20}(\.\d{1,30})?([eE][+-]?\d{1,3})?", text, re.ASCII):
         raise wrong("must be a number or a decimal string")
     return Decimal(text)

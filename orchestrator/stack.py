@@ -26,6 +26,9 @@ READY_SECONDS = 60
 
 WEB = ["gunicorn", "-c", "python:web.serve", "web:create_app()", "--graceful-timeout", "2"]  # all must end within 10 s
 
+WATCHERS = {"beat", "flower"}
+"""What only looks on, or does what others do as well: it stands back, at the start above all, when all want the CPU."""
+
 
 @dataclass(frozen=True)
 class Servers:
@@ -114,6 +117,8 @@ def _programs(settings: Settings, servers: Servers) -> list[Program]:
     }
     wanted = {"web": WEB, "worker": _worker(settings), "beat": _beat(settings), "flower": _flower(settings)}
     commands = {name: [sys.executable, "-m", *command] for name, command in wanted.items() if command}
+    for name in WATCHERS & commands.keys():
+        commands[name] = ["nice", "-n", "10", *commands[name]]
     return [Program(name, command, env=env) for name, command in commands.items()]
 
 

@@ -14,7 +14,8 @@ from orchestrator import claims, ledger
 from orchestrator import drain as drains
 from orchestrator.db import Guard, begin
 from orchestrator.ledger import FOLD_PER_AGENT, AgentEntry
-from tests.stage import WAIT, Project, blocked, drain, eventually, settle, sql, violations
+from tests.stage import WAIT, Project, blocked, drain, eventually, fields, is_problem, settle, sql, violations
+from tests.surface import send
 from tests.wire import Gunicorn
 from web.waiters import waiters
 
@@ -106,6 +107,24 @@ def test_the_same_entry_is_counted_once_and_the_first_content_wins(quiet: Projec
     assert again.json == {"accepted": 0, "duplicates": 2, "conflicts": [1]}
     assert elsewhere.json == {"accepted": 1, "duplicates": 0, "conflicts": []}
     assert (counted(quiet, agent), counted(quiet, other)) == ((1, "0.1", 0), (9, "0", 0))
+
+
+def test_a_number_is_money_as_it_is_written_and_not_as_a_float_would_have_it(quiet: Project) -> None:
+    agent = quiet.born()
+    costs = [f"600000.000000000{n}" for n in range(10)]
+    entries = ", ".join(f'{{"report_id": "{n}", "cost": {cost}}}' for n, cost in enumerate(costs))
+    finer = '{"report_id": "finer", "cost": 0.10000000000000000001}'
+
+    taken, refused = (
+        send(quiet.api, "POST", f"/api/v1/{quiet.agent(agent)}/usage", f'{{"entries": [{some}]}}'.encode())
+        for some in (entries, finer)
+    )
+    settle()
+
+    assert taken.status_code == 202
+    assert is_problem(refused, 422, "validation_error")
+    assert fields(refused) == ["entries.0.cost"]
+    assert counted(quiet, agent)[1] == "6000000.0000000045"
 
 
 def test_duplicates_inside_one_report_are_found_too(quiet: Project) -> None:

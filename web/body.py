@@ -8,6 +8,7 @@ from flask import Request
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
 from orchestrator.errors import Invalid, MalformedJson, Problem, TooLarge, UnsupportedMediaType, Violation
+from orchestrator.fields import Written
 
 SINGLE_BYTES = 1 << 20
 BULK_BYTES = 4 << 20
@@ -99,7 +100,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _finite(text: str) -> float:
-    number = float(text)
+    number = Written.of(text)
     if number in (float("inf"), float("-inf")):
         raise ValueError(f"{text} is too large for a number")
     return number
