@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from time import monotonic
 
 import pytest
 from flask_openapi3 import OpenAPI
@@ -202,3 +203,48 @@ def test_a_refusal_that_left_the_body_unread_does_not_garble_the_next_answer(
     assert said.startswith(b"HTTP/1.1 401")
     assert said.count(b"HTTP/1.1 ") == 2
     assert b"HTTP/1.1 200" in said
+
+
+@pytest.mark.parametrize("framing", ["length", "chunks"])
+@pytest.mark.parametrize(
+    ("first", "status", "size"),
+    [(b"POST /api/v1/projects", 401, 100_000), (b"POST /api/v1/me/no_such", 401, 5 * MIB),
+     (b"GET /healthz", 200, 100_000), (b"POST /no_such", 404, 100_000), (b"PUT /healthz", 405, 2 * MIB)],
+)  # fmt: skip
+def test_an_answer_that_left_a_large_body_unread_keeps_the_connection(
+    web: Gunicorn, first: bytes, status: int, size: int, framing: str
+) -> None:
+    claim, body = (length(size), b"x" * size) if framing == "length" else (CHUNKED, chunked(b"x" * size))
+    head = b"\r\n".join([first + b" HTTP/1.1", b"Host: x", b"Authorization: Bearer wrong", JSON, claim, b"", b""])
+
+    said = web.send(head, body, b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+
+    reply = Reply.read(said)
+    assert (reply.status_code, reply.headers["Connection"]) == (status, "keep-alive")
+    assert said.count(b"HTTP/1.1 ") == 2
+    assert b"HTTP/1.1 200" in said
+
+
+@pytest.mark.parametrize("framing", ["length", "chunks"])
+def test_an_answer_to_a_body_without_bounds_is_the_last_of_its_connection_and_says_so(
+    app: OpenAPI, scene: Scene, web: Gunicorn, framing: str
+) -> None:
+    size = 20 * MIB
+    claim, body = (length(size), b"x" * size) if framing == "length" else (CHUNKED, chunked(b"x" * size))
+    key = b"Authorization: Bearer " + scene.owner.key.encode()
+
+    said = web.send(b"\r\n".join([line(scene, app, "spawn_agent"), b"Host: x", key, JSON, claim, b"", b""]), body)
+
+    reply = Reply.read(said)
+    assert is_problem(reply, 413, "payload_too_large"), said
+    assert reply.headers["Connection"] == "close"
+
+
+def test_a_body_that_does_not_come_is_not_waited_for_long(web: Gunicorn) -> None:
+    began = monotonic()
+
+    said = web.send(b"POST /no_such HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n", b"x")
+
+    reply = Reply.read(said)
+    assert (reply.status_code, reply.headers["Connection"]) == (404, "close")
+    assert monotonic() - began < 10

@@ -8,7 +8,7 @@ from prometheus_client import multiprocess
 from orchestrator.settings import settings
 
 bind = f"{settings().host}:{settings().port}"
-worker_class = "gthread"
+worker_class = "web.worker.Worker"
 workers = settings().web_processes
 threads = settings().web_threads
 graceful_timeout = 5

@@ -1,0 +1,103 @@
+"""gunicorn's worker, with one promise more: no request is lost behind a body."""
+
+import socket
+from collections.abc import Callable, Iterable
+from time import monotonic
+from typing import Any
+
+from gunicorn.http.errors import ParseException
+from gunicorn.workers.gthread import ThreadWorker
+
+PATIENCE, MOST = 3.0, 8 << 20
+"""Seconds and bytes within which the rest of a body must come for its connection to be kept; twice the largest body."""
+
+LINGER, LINGERING = 2.0, 64 << 20
+"""The same for what is thrown away after a last answer: a client still sending would be reset before it reads that."""
+
+_PIECE = 1 << 16
+
+
+class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no type information
+    """Threads; see the top of the file."""
+
+    wsgi: Callable[..., Iterable[bytes]]
+
+    def load_wsgi(self) -> None:
+        """Put the rest of each body before the start of its answer."""
+        super().load_wsgi()
+        self.wsgi = _after_the_body(self.wsgi)
+
+    def handle_request(self, req: Any, conn: Any) -> bool:
+        """Answer it; whether the connection is kept. A client that has more to say is heard out first, for a while."""
+        kept = bool(super().handle_request(req, conn))
+        if not kept and _unread(req.body):
+            _linger(conn.sock)
+        return kept
+
+
+class _Patient:
+    """A socket that is read for so long and so much, however it trickles; then it raises TimeoutError."""
+
+    def __init__(self, sock: socket.socket, seconds: float, most: int) -> None:
+        self._sock, self._until, self._left = sock, monotonic() + seconds, most
+
+    def recv(self, size: int) -> bytes:
+        """The next bytes, or none where the other side has ended."""
+        seconds = self._until - monotonic()
+        if seconds <= 0 or self._left <= 0:
+            raise TimeoutError
+        self._sock.settimeout(seconds)
+        data = self._sock.recv(size)
+        self._left -= len(data)
+        return data
+
+
+def _after_the_body(app: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable[bytes]]:
+    """The app, with each answer held back until its request is read to the end; or else it says `Connection: close`."""
+
+    def serve(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        response = start_response.__self__
+
+        def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            last = response.must_close or response.req.should_close()
+            if not last and not _finish(response.req):
+                response.force_close()
+            return start_response(status, headers, exc_info)
+
+        return app(environ, start)
+
+    return serve
+
+
+def _finish(req: Any) -> bool:
+    """Read what is left of the request's body; whether the next request begins behind it."""
+    body, unreader = req.body, req.unreader
+    if body.failed or getattr(body.reader, "length", 0) > MOST:
+        return False
+    sock = unreader.sock
+    unreader.sock = _Patient(sock, PATIENCE, MOST)
+    try:
+        while body.read(_PIECE):
+            pass
+    except (OSError, ParseException):
+        return False
+    finally:
+        unreader.sock = sock
+        sock.settimeout(None)
+    return True
+
+
+def _unread(body: Any) -> bool:
+    return bool(getattr(body.reader, "length", 0) or getattr(body.reader, "parser", None))
+
+
+def _linger(sock: socket.socket) -> None:
+    patient = _Patient(sock, LINGER, LINGERING)
+    try:
+        sock.shutdown(socket.SHUT_WR)
+        while patient.recv(_PIECE):
+            pass
+    except OSError:
+        pass  # it has gone on too long, or is gone
+    finally:
+        sock.settimeout(None)
