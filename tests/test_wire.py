@@ -146,7 +146,9 @@ def test_no_spelling_of_an_address_gets_round_the_key(scene: Scene, web: Gunicor
     "path", [b"/api/v1/projects/\xff", b"/api/v1/projects/\xc3\xa4", b"/api/v1/me?a=\xff", b"*", b"x"]
 )
 def test_raw_bytes_in_a_request_line_do_not_even_reach_us(scene: Scene, web: Gunicorn, path: bytes) -> None:
-    assert web.ask(b"GET " + path + b" HTTP/1.1", scene.owner.key).status_code == 400
+    reply = web.ask(b"GET " + path + b" HTTP/1.1", scene.owner.key)
+
+    assert is_problem(reply, 400, "validation_error"), reply.data
 
 
 @pytest.mark.parametrize("body", [b'{"name": "\xff"}', b"\xff\xfe", b'{"name": "\xed\xa0\x80"}', b"\x00" * 100])
@@ -248,3 +250,25 @@ def test_a_body_that_does_not_come_is_not_waited_for_long(web: Gunicorn) -> None
     reply = Reply.read(said)
     assert (reply.status_code, reply.headers["Connection"]) == (404, "close")
     assert monotonic() - began < 10
+
+
+def test_a_request_line_may_have_8190_bytes(scene: Scene, web: Gunicorn) -> None:
+    fits, over = (web.ask(b"GET /api/v1/me?x=" + b"x" * size + b" HTTP/1.1", scene.owner.key) for size in (8160, 8190))
+
+    assert fits.status_code == 200, fits.data
+    assert is_problem(over, 414, "validation_error"), over.data
+    assert over.headers["Connection"] == "close"
+
+
+@pytest.mark.parametrize(
+    ("header", "status"),
+    [(b"X-Reason: a\x01b", 400), (b"X-Reason\x00: a", 400), (b"Content-Length: x", 400),
+     (b"X-Reason: " + b"x" * 9000, 431), (b"Transfer-Encoding: x", 501), (b"Expect: x", 417)],
+)  # fmt: skip
+def test_what_is_no_http_is_answered_as_any_other_error(
+    scene: Scene, web: Gunicorn, header: bytes, status: int
+) -> None:
+    reply = web.ask(b"GET /api/v1/me HTTP/1.1", scene.owner.key, header)
+
+    assert is_problem(reply, status, "validation_error"), reply.data
+    assert scene.owner.key.encode() not in reply.data

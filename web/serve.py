@@ -11,6 +11,7 @@ bind = f"{settings().host}:{settings().port}"
 worker_class = "web.worker.Worker"
 workers = settings().web_processes
 threads = settings().web_threads
+limit_request_line = 8190  # as long as gunicorn allows: filters of lists are in it
 graceful_timeout = 5
 keepalive = 75  # longer than clients keep idle connections: or a request meets the end of the one it is sent through
 control_socket_disable = True

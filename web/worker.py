@@ -1,12 +1,18 @@
-"""gunicorn's worker, with one promise more: no request is lost behind a body."""
+"""gunicorn's worker, with two promises more: no request is lost behind a body, and every error has our form."""
 
+import json
 import socket
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from time import monotonic
 from typing import Any
+from uuid import uuid4
 
 from gunicorn.http.errors import ParseException
 from gunicorn.workers.gthread import ThreadWorker
+
+from orchestrator import logs
+from orchestrator.errors import Invalid, Problem
 
 PATIENCE, MOST = 3.0, 8 << 20
 """Seconds and bytes within which the rest of a body must come for its connection to be kept; twice the largest body."""
@@ -15,6 +21,16 @@ LINGER, LINGERING = 2.0, 64 << 20
 """The same for what is thrown away after a last answer: a client still sending would be reset before it reads that."""
 
 _PIECE = 1 << 16
+
+_SENTENCES = {
+    414: "the request line is too long; it may have 8,190 bytes, so ask for less in one query",
+    417: "only `Expect: 100-continue` can be expected here; leave the header out",
+    431: "the headers are too long; send fewer, of at most 8,190 bytes each",
+    501: "the body's transfer coding is unknown; send Content-Length, or `Transfer-Encoding: chunked`",
+}
+_NO_HTTP = "this is not well-formed HTTP; look for raw bytes and control characters in the address and the headers"
+
+log = logs.logger("web")
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no type information
@@ -33,6 +49,32 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no type info
         if not kept and _unread(req.body):
             _linger(conn.sock)
         return kept
+
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
+        """Say in our form what gunicorn says in HTML: its status, and what to do."""
+        draft = _Draft()
+        super().handle_error(req, draft, addr, exc)
+        status = int(draft.text.split(b" ", 2)[1])
+        request_id = uuid4().hex
+        log.warning("refused", status=status, cause=type(exc).__name__, request_id=request_id)
+        path = getattr(req or getattr(exc, "req", None), "path", None)
+        with suppress(OSError):  # it is gone, or reads nothing
+            client.settimeout(LINGER)
+            client.sendall(_answer(status, path or "", request_id))
+
+
+class _Draft:
+    """A socket that keeps what is written to it: gunicorn's own answer, of which only the status is wanted."""
+
+    text = b""
+
+    def gettimeout(self) -> float:
+        """Says that it never blocks."""
+        return 0.0
+
+    def sendall(self, data: bytes) -> None:
+        """Keep it."""
+        self.text += data
 
 
 class _Patient:
@@ -101,3 +143,32 @@ def _linger(sock: socket.socket) -> None:
         pass  # it has gone on too long, or is gone
     finally:
         sock.settimeout(None)
+
+
+def _answer(status: int, path: str, request_id: str) -> bytes:
+    """The whole answer, as `web.problems` would render it where there is a request."""
+    ours = status == Problem.status
+    kind = Problem if ours else Invalid
+    sentence = "something went wrong on our side; the request id finds it in the logs"
+    sentence = sentence if ours else _SENTENCES.get(status, _NO_HTTP)
+    document = {
+        "type": "about:blank",
+        "title": kind.title,
+        "status": status,
+        **({} if ours else {"detail": sentence}),
+        "instance": path,
+        "request_id": request_id,
+        "success": False,
+        "errors": [{"code": kind.code, "message": sentence, "field": None}],
+    }
+    data = json.dumps(document).encode()
+    lines = [
+        f"HTTP/1.1 {status} {kind.title}",
+        "Connection: close",
+        "Content-Type: application/problem+json",
+        f"Content-Length: {len(data)}",
+        f"X-Request-ID: {request_id}",
+        "Cache-Control: no-store",
+        "X-Content-Type-Options: nosniff",
+    ]
+    return "\r\n".join([*lines, "", ""]).encode() + data
