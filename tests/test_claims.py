@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -26,6 +27,12 @@ COPY_LETTERS = """
     INSERT INTO commands (id, project_id, agent_id, verb, payload, actor_id)
     SELECT gen_random_uuid(), project_id, agent_id, CASE n % 2 WHEN 0 THEN 'resume' ELSE 'pause' END, '{}', actor_id
     FROM commands CROSS JOIN generate_series(1, :letters) n WHERE verb = 'spawn' AND agent_id = :agent ORDER BY n
+"""
+
+ENTRY_OF_EACH = """
+    INSERT INTO usage_entries (agent_id, report_id, project_id, fingerprint, occurred_at, input_tokens, output_tokens,
+        cache_read_tokens, cache_write_tokens, tasks_completed)
+    SELECT id, 'one', project_id, '', now(), 3, 4, 0, 0, 0 FROM agents
 """
 
 
@@ -112,6 +119,41 @@ def test_an_agent_claimed_with_an_empty_mailbox_does_not_end_the_loop(quiet: Pro
 
     assert (batch.empty, batch.outcomes) == (False, [])
     assert drain().empty
+
+
+def test_batches_that_only_count_usage_do_not_end_a_drain(quiet: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    multiply(quiet.born(), LETTERS)
+    settle()
+    sql(ENTRY_OF_EACH)
+    monkeypatch.setattr(shift, "BUDGET_SECONDS", 60)
+
+    done = tasks.drain()
+
+    assert done["folded"] == LETTERS + 1 > shift.CLAIM, "more than one claim takes"
+    assert sql("SELECT 1 FROM agents WHERE tokens_used <> 7") == []
+    assert violations() == {}
+
+
+def test_a_mailbox_found_empty_after_the_lock_does_not_end_a_drain(
+    quiet: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emptied, other = quiet.born(), quiet.born()
+    quiet.send(emptied, "pause")
+    sent = []
+
+    def claim(*given: Any) -> claims.Claim:
+        monkeypatch.undo()  # it happens once
+        claimed = claims.claim(*given)
+        run(given[0], "UPDATE commands SET state = 'cancelled', closed_at = now() WHERE state = 'queued'")
+        sent.append(quiet.send(other, "pause")["id"])  # in nobody's claim yet
+        return claimed
+
+    monkeypatch.setattr(claims, "claim", claim)
+    done = tasks.drain()
+
+    assert (done["batches"], done["applied"]) == (2, 1)
+    assert [quiet.command(id_)["state"] for id_ in sent] == ["applied"]
+    assert queued() == 0
 
 
 def test_a_mailbox_is_emptied_in_the_order_of_acceptance_fifty_at_a_time(quiet: Project) -> None:
