@@ -1,11 +1,16 @@
 """claim → load → decide → record, batch by batch, in a database that nobody else drains."""
 
+from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
 
 import pytest
+from sqlalchemy import Connection
 
 from orchestrator import drain as drains
-from tests.stage import Project, applied, drain, settle, sql, violations
+from orchestrator.ledger import Sums, fold
+from orchestrator.record import WorldChanged
+from tests.stage import Project, applied, drain, run, settle, sql, violations
 
 
 def test_a_spawn_makes_an_idle_agent_with_one_event(quiet: Project) -> None:
@@ -69,6 +74,35 @@ def test_usage_is_folded_into_agent_and_project(quiet: Project) -> None:
     assert batch.folded == 1
     assert (shown["tokens_used"], shown["cost_incurred"], shown["version"]) == (110, "1", 1)
     assert (total["total_tokens_used"], total["total_cost_incurred"]) == (110, "1")
+    assert violations() == {}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE agents SET version = version + 1",
+        "UPDATE commands SET state = 'cancelled', closed_at = now() WHERE state = 'queued'",
+    ],
+)
+def test_what_is_not_as_the_batch_has_read_it_is_not_overwritten(
+    quiet: Project, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    agent = quiet.born()
+    pause = quiet.send(agent, "pause")
+
+    def meddle(db: Connection, agent_ids: Sequence[UUID]) -> dict[UUID, Sums]:
+        run(db, change)  # after the batch was read and decided; with locks kept, nobody can
+        return fold(db, agent_ids)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(drains, "fold", meddle)
+        with pytest.raises(WorldChanged):
+            drain()
+
+    assert quiet.command(pause["id"])["state"] == "queued", "all of it was rolled back"
+    assert [(row.status, row.version) for row in sql("SELECT status, version FROM agents")] == [("idle", 1)]
+    assert [row.version for row in sql("SELECT version FROM events")] == [1]
+    assert applied(drain()) == 1
     assert violations() == {}
 
 
