@@ -24,6 +24,12 @@ LETTER = """
     FROM commands WHERE agent_id = :agent ORDER BY seq LIMIT 1 RETURNING id
 """
 
+ENTRY = """
+    INSERT INTO usage_entries (agent_id, report_id, project_id, fingerprint, occurred_at, created_at, input_tokens,
+        output_tokens, cache_read_tokens, cache_write_tokens, tasks_completed)
+    SELECT id, 'one', project_id, '', now(), now() - interval '2 seconds', 3, 4, 0, 0, 0 FROM agents WHERE id = :agent
+"""
+
 
 @pytest.fixture
 def agent(quiet: Project, own_redis: OwnRedis) -> str:
@@ -208,6 +214,17 @@ def test_a_sweep_rings_for_what_is_overdue_whatever_the_flag_says(own_redis: Own
     sent = json.loads(own_redis.client.lindex(QUEUE, 0))
     assert sent["headers"]["task"] == "orchestrator.drain"
     assert sent["headers"]["expires"] is not None, "a queue nobody reads must not fill with sweeps"
+
+
+def test_a_sweep_rings_for_usage_that_nobody_has_counted(own_redis: OwnRedis, agent: str) -> None:
+    sql(ENTRY, agent=agent)
+
+    assert tasks.sweep() == {"rang": True}
+    assert rung(own_redis) == 1
+
+    assert tasks.drain()["folded"] == 1
+    assert [row.tokens_used for row in sql("SELECT tokens_used FROM agents")] == [7]
+    assert tasks.sweep() == {"rang": False}, "what is counted waits no more"
 
 
 def test_a_sweep_that_cannot_ring_says_so_and_goes_on(own_redis: OwnRedis, agent: str) -> None:
