@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import event
 
 from orchestrator.db import Guard, engine
-from orchestrator.link import REST_SECONDS
+from orchestrator.link import PATIENCE_SECONDS, REST_SECONDS
 from tests.redis_server import OwnRedis
 from tests.stage import Project, Worker, eventually, multiply, sql, violations
 from workers import bell, shift, tasks
@@ -171,6 +171,20 @@ def test_ringing_takes_no_time_whatever_redis_does(own_redis: OwnRedis, fate: st
             _ring_in_no_time()
 
     eventually(lambda: bell.ring() or rung(own_redis))
+
+
+def test_a_bell_that_redis_did_not_take_spares_the_next_ones_the_wait(own_redis: OwnRedis) -> None:
+    took = []
+
+    with own_redis.frozen():
+        for _ in range(5):
+            began = time.monotonic()
+            bell.ring_now()
+            took.append(time.monotonic() - began)
+
+    first, *others = took
+    assert first >= PATIENCE_SECONDS, "Redis was asked"
+    assert sum(others) < len(others) * PATIENCE_SECONDS, f"each of them waited again: {others}"
 
 
 def _ring_in_no_time() -> None:

@@ -10,6 +10,7 @@ from threading import Event
 import httpx2
 import pytest
 
+from orchestrator.link import PATIENCE_SECONDS
 from tests.redis_server import OwnRedis
 from tests.stage import Project, Worker, eventually, sql, violations
 from tests.wire import Gunicorn
@@ -117,3 +118,19 @@ def test_frozen(http: httpx2.Client, agent: str, own_redis: OwnRedis) -> None:
 
     eventually(lambda: paused(http, agent), 10)
     assert violations() == {}
+
+
+def test_only_the_first_request_waits_for_a_redis_that_is_frozen(
+    http: httpx2.Client, agent: str, own_redis: OwnRedis
+) -> None:
+    took = []
+
+    with own_redis.frozen():
+        for _ in range(5):
+            began = time.monotonic()
+            assert http.post(f"{agent}/pause").status_code == 202
+            took.append(time.monotonic() - began)
+
+    first, *others = took
+    assert first >= PATIENCE_SECONDS, "Redis was asked"
+    assert sum(others) < len(others) * PATIENCE_SECONDS, f"each of them waited again: {others}"
