@@ -1,6 +1,6 @@
 """The table of moves and what a command does to an agent: pure, so every case is tried."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import product
 from typing import Any
 from uuid import UUID
@@ -12,6 +12,7 @@ from orchestrator.decide import Agent, Command, Moment, Outcome, decide
 from orchestrator.errors import Refused
 from orchestrator.lifecycle import COMMANDS, MOVES, Status, Verb, edge, edges, move, reachable
 from orchestrator.states import State
+from orchestrator.stops import Lease
 
 THEN = datetime(2026, 1, 1, tzinfo=UTC)
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -46,6 +47,11 @@ def agent(status: Status | None, **more: Any) -> Agent:
         holds=[{"id": str(ID), "owner": "manual"}] if status is Status.PAUSED else [],
         stage=stops.quiesced(THEN, stops.Cause.NO_LEASE) if status in STOPPED else stops.GOING,
     )._replace(**more)
+
+
+def lease(**more: Any) -> Lease:
+    """The lease of epoch 1, live."""
+    return Lease(1, live=True, released_at=None, acked=False)._replace(**more)
 
 
 def send(verb: Verb, precondition: int | None = None, **payload: Any) -> Command:
@@ -162,6 +168,29 @@ def test_another_version_than_the_one_named_is_refused_before_anything_else(verb
     assert after == before
     assert outcome.error is not None
     assert outcome.error["code"] == "precondition_failed"
+
+
+@pytest.mark.parametrize(
+    ("held", "counts"),
+    [
+        (lease(), True),
+        (lease(live=False, released_at=THEN), True),
+        (lease(live=False, released_at=THEN - timedelta(microseconds=1)), False),
+        (lease(live=False), False),
+        (lease(epoch=2), False),
+        (lease(epoch=2, live=False, released_at=NOW), False),
+        (None, False),
+    ],
+)
+def test_what_is_said_in_the_name_of_an_epoch_counts_while_it_lives_and_if_it_was_given_back_later(
+    held: Lease | None, counts: bool
+) -> None:
+    command = send(Verb.UPDATE, name="other")._replace(epoch=1)
+
+    after, (outcome,) = decide(agent(Status.IDLE), [command], Moment(NOW, held))
+
+    assert (outcome.state, after.name) == (("applied", "other") if counts else ("rejected", "scout"))
+    assert counts or (outcome.error or {})["code"] == "fenced"
 
 
 def test_spawn_bears_an_idle_agent_of_version_1_without_activity() -> None:
