@@ -34,6 +34,12 @@ class Wrapped:
         """What it has written."""
         return self.file.read_text().splitlines() if self.file.exists() else []
 
+    def stopped(self) -> bool:
+        """Whether `orch run` is stopped, and whatever it guards with it."""
+        around = psutil.Process(self.orch.pid)
+        guarded = [child for child in around.children() if child.cmdline()[-1] == str(self.file)]
+        return all(process.status() == psutil.STATUS_STOPPED for process in (around, *guarded))
+
     def stands(self) -> bool:
         """Whether it writes no more."""
         before = len(self.lines())
@@ -125,6 +131,55 @@ def test_a_pause_that_drains_lets_it_run_to_its_end(
         assert demo.commands.wait(pause, until="quiesced").quiesced_by == "release"
         assert (wrapped.ended(), len(wrapped.lines())) == (0, 8)
         eventually(lambda: demo.agents.get(wrapped.agent_id).tasks_completed == 1)
+
+
+def test_ctrl_z_stops_the_program_and_then_orch_run_and_both_go_on_with_a_new_lease(
+    cli: Orch, demo: ProjectClient, project: Project, tmp_path: Path
+) -> None:
+    with running(cli, demo, project, tmp_path / "out", COUNTING) as wrapped:
+        eventually(lambda: demo.agents.get(wrapped.agent_id).status == "working")
+
+        wrapped.orch.send_signal(signal.SIGTSTP)
+        eventually(wrapped.stopped)
+        assert wrapped.stands()
+        eventually(lambda: demo.agents.get(wrapped.agent_id).status == "idle", 20)  # its lease is lost
+        wrapped.orch.send_signal(signal.SIGCONT)
+
+        eventually(lambda: not wrapped.stands())
+        eventually(lambda: demo.agents.get(wrapped.agent_id).status == "working")
+        assert demo.agents.explain(wrapped.agent_id)["lease"]["epoch"] == 2
+    assert violations() == {}
+
+
+def test_a_program_whose_lease_went_to_another_during_ctrl_z_is_ended(
+    cli: Orch, demo: ProjectClient, project: Project, tmp_path: Path
+) -> None:
+    with running(cli, demo, project, tmp_path / "out", COUNTING) as wrapped:
+        wrapped.orch.send_signal(signal.SIGTSTP)
+        eventually(wrapped.stopped)
+        place, before = f"{project.agent(wrapped.agent_id)}/lease", len(wrapped.lines())
+        eventually(lambda: project.api.post(place, {"holder": "other"}).status_code == 201, 20)
+
+        wrapped.orch.send_signal(signal.SIGCONT)
+
+        assert wrapped.ended() != 0
+        assert wrapped.lines()[before:] == ["ended"], "it ran on without a lease"
+
+
+def test_ctrl_z_while_the_agent_is_paused_stops_orch_run_at_once_and_resumes_nobody(
+    cli: Orch, demo: ProjectClient, project: Project, tmp_path: Path
+) -> None:
+    with running(cli, demo, project, tmp_path / "out", COUNTING) as wrapped:
+        demo.commands.wait(demo.agents.pause(wrapped.agent_id), until="quiesced")
+
+        wrapped.orch.send_signal(signal.SIGTSTP)
+        eventually(wrapped.stopped)
+        wrapped.orch.send_signal(signal.SIGCONT)
+        assert wrapped.stands()
+        demo.agents.resume(wrapped.agent_id)
+
+        eventually(lambda: not wrapped.stands())
+        assert demo.agents.explain(wrapped.agent_id)["lease"]["epoch"] == 1
 
 
 def test_a_program_that_is_interrupted_ends_and_gives_the_lease_back(

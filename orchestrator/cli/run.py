@@ -14,6 +14,7 @@ import click
 
 from orchestrator.cli.failures import Exit, Failure, refusal
 from orchestrator.cli.session import Session, api_key, command, in_project
+from orchestrator.cli.suspension import Suspension
 from orchestrator.cli.wrapped import Program
 from orchestrator.sdk import (
     ApiError,
@@ -61,6 +62,9 @@ def run(
     and SIGSTOP to whatever does not stop; a resumption SIGCONT; a terminate SIGTERM, and SIGKILL after --grace. One
     that drains lets the program run to its end. The exit code is the program's.
 
+    Ctrl-Z stops the program as a pause does, and then `orch run`; with SIGCONT (`fg`) both go on, or the program ends
+    if another process has become the agent.
+
     It finds its agent's id in ORCH_AGENT, and cannot read from a terminal. What it starts is stopped with it, but for
     what leaves its process group.
     """
@@ -76,8 +80,9 @@ def run(
         orch.run_agent(name, project=project, type=kind, ttl=ttl) as me,
         me.task(shlex.join(line)),
     ):
-        with program.running(os.environ | {"ORCH_AGENT": me.id, "ORCH_PROJECT": project}):
-            _obey(me, program)
+        suspension, given = Suspension(program.news.put), {"ORCH_AGENT": me.id, "ORCH_PROJECT": project}
+        with suspension.heeded(), program.running(os.environ | given):
+            _obey(me, program, suspension)
         if program.code != Exit.OK:
             raise Ended
     if program.code is None:
@@ -85,7 +90,7 @@ def run(
     ctx.exit(program.code)
 
 
-def _obey(me: Run, program: Program) -> None:
+def _obey(me: Run, program: Program, suspension: Suspension) -> None:
     """Stop the program and let it go on as the process is told, until it has ended; raises Terminated."""
     enough = me.on_directive(program.news.put)
     if me.told is not None:
@@ -93,7 +98,8 @@ def _obey(me: Run, program: Program) -> None:
     while (told := program.news.get()) is not None:
         if told.directive != "continue" and told.mode != "drain":
             program.stop(at_once=told.mode == "immediate")
-            me.checkpoint()
+            with suspension.still():
+                me.checkpoint()
             program.go_on()
     enough()
 
