@@ -158,7 +158,7 @@ def _news(beat: AgentBeat, now: Told) -> dict[str, Any]:
     says = beat.says()
     if now.status == Status.PAUSED:
         says.pop("status", None)
-    return says if any(now.said.get(name) != value for name, value in says.items()) else {}
+    return says if any(name not in now.said or now.said[name] != value for name, value in says.items()) else {}
 
 
 def _say(db: Connection, project_id: UUID, news: Sequence[tuple[AgentBeat, dict[str, Any]]]) -> bool:

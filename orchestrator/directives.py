@@ -35,7 +35,8 @@ class Told:
     version: int
     status: Status
     said: dict[str, Any]
-    """What the process has said last, of its status and its task: as it is queued still, or as the agent shows it."""
+    """What the process has said last, of its status and its task: as it is queued still, or as the agent shows it; what
+    is not known is absent."""
     stopping: bool
     """Whether a stop that has been applied waits for the process to stand still."""
 
@@ -47,15 +48,15 @@ class Told:
 
 def _reading(these: str) -> TextClause:
     return text(f"""
-        SELECT a.id, a.status, a.current_task, a.version, a.holds, a.stop, m.mail,
+        SELECT a.id, a.status, a.current_task, a.version, a.holds, a.stop, m.mail, l.epoch,
             CASE WHEN a.status = 'terminated' THEN
                 (SELECT e.reason FROM events e WHERE e.agent_id = a.id AND e.version = a.version)
             END AS ended_for
-        FROM agents a LEFT JOIN LATERAL (
+        FROM agents a LEFT JOIN leases l ON l.agent_id = a.id LEFT JOIN LATERAL (
             SELECT jsonb_agg(jsonb_build_object('id', c.id, 'verb', c.verb, 'payload', c.payload, 'reason', c.reason,
-                'at', c.created_at, 'own', c.actor_type = 'agent') ORDER BY c.seq) AS mail
+                'at', c.created_at, 'epoch', CASE c.actor_type WHEN 'agent' THEN c.epoch END) ORDER BY c.seq) AS mail
             FROM commands c
-            WHERE c.agent_id = a.id AND c.state = 'queued' AND c.verb IN ('pause', 'terminate', 'update')
+            WHERE c.agent_id = a.id AND c.state = 'queued' AND c.verb IN ('pause', 'terminate', 'update', 'settle')
         ) m ON true
         WHERE a.id {these} AND a.project_id = :project AND a.status IS NOT NULL
     """)
@@ -108,13 +109,20 @@ def _directive(status: str, queued: list[Verb]) -> Directive:
 
 
 def _stops(command: dict[str, Any]) -> bool:
-    return command["verb"] != Verb.UPDATE or command["payload"].get("status") in (Status.PAUSED, Status.TERMINATED)
+    if command["verb"] == Verb.UPDATE:
+        return command["payload"].get("status") in (Status.PAUSED, Status.TERMINATED)
+    return command["verb"] in (Verb.PAUSE, Verb.TERMINATE)
 
 
 def _said(row: Any, mail: list[dict[str, Any]]) -> dict[str, Any]:
+    """What is known of it. What a former process said may not count, and the word that one has ended changes it: after
+    either, nothing is known but what this process says."""
     said = {"status": row.status, "current_task": row.current_task}
     for command in mail:
-        said |= command["payload"] if command["own"] else {}
+        if command["epoch"] is not None and command["epoch"] == row.epoch:
+            said |= command["payload"]
+        elif command["epoch"] is not None or command["verb"] == Verb.SETTLE:
+            said = {}
     return said
 
 

@@ -128,6 +128,24 @@ def test_after_a_release_an_epoch_changes_nothing_but_what_was_accepted_before_i
     assert violations() == {}
 
 
+@pytest.mark.parametrize("ends", ["replaced", "released"])
+def test_what_a_new_process_says_is_news_while_the_end_of_the_former_one_is_queued(
+    quiet: Project, agent: str, ends: str
+) -> None:
+    leased(quiet, agent)
+    told(quiet, agent, 1, status="working", current_task="read")
+    if ends == "released":
+        settle()
+        assert quiet.api("DELETE", f"{quiet.agent(agent)}/lease", {"epoch": 1}).status_code == 204
+    leased(quiet, agent)
+
+    told(quiet, agent, 2, status="working", current_task="read")
+    settle()
+
+    assert (shown(quiet, agent)["status"], shown(quiet, agent)["current_task"]) == ("working", "read")
+    assert violations() == {}
+
+
 def test_a_paused_process_may_say_what_it_is_at(quiet: Project, agent: str) -> None:
     leased(quiet, agent)
     told(quiet, agent, 1, status="working", current_task="read")

@@ -154,3 +154,18 @@ def test_an_outbox_that_cannot_be_opened_is_said_before_there_is_a_lease(
         pass
 
     assert demo.agents.explain(agent_id)["lease"] is None
+
+
+def test_entries_that_are_too_large_together_are_sent_in_several_reports(
+    demo: ProjectClient, orch: Orchestrator, project: Project, folder: Path
+) -> None:
+    agent = project.spawn(name="wordy")["id"]
+    lines = [json.dumps(entry(input_tokens=1, note="é" * 20_000)) for _ in range(120)]
+    (folder / f"{agent}.jsonl").write_text("\n".join(lines) + "\n")
+
+    with orch.run_agent(agent, project=project.id) as me:
+        for _ in range(120):
+            me.usage(input_tokens=1, note="x" * 20_000)
+        me.checkpoint()
+
+    counted(demo, agent, 240)

@@ -4,7 +4,7 @@ import json
 import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from itertools import count
+from itertools import accumulate, count, takewhile
 from pathlib import Path
 from threading import Lock
 from typing import Any, Self
@@ -12,6 +12,9 @@ from typing import Any, Self
 from orchestrator.sdk.sheet import Sheet
 
 log = logging.getLogger("orchestrator.sdk")
+
+BYTES = 500_000
+"""Of entries that are sent together, as JSON, more or less: the server takes a megabyte with a beat."""
 
 MOST = 50_000
 """Entries kept while the server is away; what comes on top is dropped, and said so."""
@@ -67,9 +70,12 @@ class Outbox(AbstractContextManager["Outbox"]):
                 self._shut()
 
     def first(self, most: int) -> list[dict[str, Any]]:
-        """The oldest entries."""
+        """The oldest entries: so many, if they are not too large to be sent together; one, where there is any."""
         with self._lock:
-            return self._entries[:most]
+            oldest = self._entries[:most]
+        sizes = accumulate(len(json.dumps(entry)) for entry in oldest)
+        fitting = sum(1 for size in takewhile(lambda size: size <= BYTES, sizes))
+        return oldest[: max(1, fitting)]
 
     def forget(self, sent: Sequence[dict[str, Any]]) -> None:
         """These have been taken by the server, or never will be."""
