@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from bench import backlog, bulk, reads, singles, usage, yardsticks
+from bench import backlog, beats, bulk, reads, singles, usage, yardsticks
 from bench.report import RATIOS, TARGETS, Report
 from bench.stack import Stack, memory, stack
 from bench.world import Fleet, fleet, tidy, violations
@@ -61,6 +61,7 @@ def _everything(stack: Stack, report: Report) -> None:
             report.add(singles.latency(stack, url, small, rate, 8))
     _bulk(stack, report, small, large)
     _usage(stack, report, small)
+    _beats(stack, report, small)
     _check_books()
     _million(stack, report)
     _check_books()
@@ -87,6 +88,15 @@ def _usage(stack: Stack, report: Report, small: Fleet) -> None:
         for _ in range(REPETITIONS):
             report.add({"usage, one agent": usage.counted(stack, url, small, 1, 60)})
             report.add({"usage, spread": usage.counted(stack, url, small, small.size, 60)})
+
+
+def _beats(stack: Stack, report: Report, small: Fleet) -> None:
+    with _part("beats"), stack.workers(2), stack.web() as url:
+        leases = beats.grant(stack, url, small)
+        report.add(beats.idle(5))
+        beats.one_by_one(url, small, leases, 10)  # warm-up
+        report.add(beats.one_by_one(url, small, leases, 20))
+        report.add(beats.together(stack, url, small, leases, 20))
 
 
 def _million(stack: Stack, report: Report) -> None:

@@ -38,7 +38,7 @@ def _reap(of: str = "") -> TextClause:
             FROM leases l WHERE l.ended_at IS NULL AND NOT {LIVE} {of}
             LIMIT :most FOR NO KEY UPDATE SKIP LOCKED
         ), judged AS (
-            SELECT *, cardinality(losses) = :losses AND losses[1] > now() - interval '{LOSSES_WITHIN}' AS failing
+            SELECT *, cardinality(losses) = :losses AND losses[1] > at - interval '{LOSSES_WITHIN}' AS failing
             FROM lost
         )
         UPDATE leases l SET ended_at = j.at, ended_by = 'expiry',

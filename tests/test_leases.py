@@ -247,6 +247,21 @@ def test_a_lost_lease_puts_the_agent_to_rest_and_three_within_ten_minutes_pause_
     assert violations() == {}
 
 
+def test_losses_count_by_when_they_happened_and_not_by_when_they_are_noticed(quiet: Project, agent: str) -> None:
+    leased(quiet, agent)
+    sql(
+        """UPDATE leases SET losses = ARRAY[now() - interval '13 minutes', now() - interval '11 minutes'],
+            beat_at = now() - interval '4 minutes', granted_at = now() - interval '5 minutes'
+        WHERE agent_id = :agent""",
+        agent=agent,
+    )
+
+    sweep()
+
+    assert shown(quiet, agent)["status"] == "paused"
+    assert shown(quiet, agent)["holds"][0]["owner"] == "fault"
+
+
 def test_losses_that_the_next_process_finds_before_the_sweep_count_as_well(quiet: Project, agent: str) -> None:
     for loss in range(1, 4):
         leased(quiet, agent, f"process-{loss}")

@@ -160,12 +160,23 @@ def test_entries_that_are_too_large_together_are_sent_in_several_reports(
     demo: ProjectClient, orch: Orchestrator, project: Project, folder: Path
 ) -> None:
     agent = project.spawn(name="wordy")["id"]
-    lines = [json.dumps(entry(input_tokens=1, note="é" * 20_000)) for _ in range(120)]
+    lines = [json.dumps(entry(input_tokens=1, note="é" * 20_000)) for _ in range(40)]
     (folder / f"{agent}.jsonl").write_text("\n".join(lines) + "\n")
 
     with orch.run_agent(agent, project=project.id) as me:
-        for _ in range(120):
+        for _ in range(70):
             me.usage(input_tokens=1, note="x" * 20_000)
         me.checkpoint()
 
-    counted(demo, agent, 240)
+    counted(demo, agent, 110)
+
+
+def test_what_a_host_with_a_wrong_clock_has_used_is_counted_all_the_same(
+    demo: ProjectClient, orch: Orchestrator, project: Project, folder: Path
+) -> None:
+    agent = project.spawn(name="ahead")["id"]
+    ahead = entry(input_tokens=7) | {"occurred_at": "2099-01-01T00:00:00Z"}
+    (folder / f"{agent}.jsonl").write_text(json.dumps(ahead) + "\n")
+
+    with orch.run_agent(agent, project=project.id):
+        counted(demo, agent)

@@ -40,6 +40,10 @@ def _send(place: Place, outbox: Outbox, entries: list[dict[str, object]], patien
             for entry in entries:
                 _send(place, outbox, [entry], patience)
             return
+        if "occurred_at" in entries[0] and any((field or "").endswith(".occurred_at") for field in error.fields):
+            timeless = {name: value for name, value in entries[0].items() if name != "occurred_at"}
+            _send(place, outbox, [timeless], patience)  # this host's clock is wrong: it was spent all the same
+            return
         log.warning("usage %s is refused and given up: %s", entries[0]["report_id"], error)
     outbox.forget(entries)
 

@@ -17,8 +17,9 @@ from orchestrator.sdk.shapes import Lease, Told
 
 log = logging.getLogger("orchestrator.sdk")
 
-STANDING_SECONDS = 1.0
-"""Between two beats of a process that stands still and waits to be let go on."""
+STANDING_SECONDS, STANDING_SHARE = 1.0, 1 / 10
+"""Between two beats of a process that stands still and waits to be let go on: a second, later a tenth of the time that
+it has stood, and never more than between others. So a fleet that is paused for the night is quiet."""
 
 FRESH_SECONDS = 0.7
 """How old the last word may be at a checkpoint; where it is older, a beat asks for another. A stop is heard of within a
@@ -51,6 +52,7 @@ class Pulse(Thread):
         """When the last beat that was heard had been sent."""
         self._sent_at = self._tried_at = self._heard_at
         """When the last beat was sent, and the last of those of which it is known what became of them."""
+        self._stood_since: float | None = None
         self._is_away = False
         self._wanted, self._over = Event(), Event()
 
@@ -109,8 +111,12 @@ class Pulse(Thread):
             self._tried(math.inf)  # nobody waits for a beat that will not come
 
     def _pause(self) -> float:
-        away = max(1.0, self.place.ttl * AWAY_SHARE)
-        return STANDING_SECONDS if self.standing else away if self._is_away else self.place.ttl / 3
+        if self.standing:
+            self._stood_since = self._stood_since or time.monotonic()
+            stood = time.monotonic() - self._stood_since
+            return min(self.place.ttl / 3, max(STANDING_SECONDS, stood * STANDING_SHARE))
+        self._stood_since = None
+        return max(1.0, self.place.ttl * AWAY_SHARE) if self._is_away else self.place.ttl / 3
 
     def _round(self) -> None:
         """As many beats as there is something to say; none of them may end this thread."""
@@ -120,7 +126,7 @@ class Pulse(Thread):
             if self.lease is None:
                 deliver(self.place, self.outbox, self._patience())
                 self._regain()
-            while self.lease is not None and self._beat(self.lease) and (self._says or len(self.outbox) >= ENTRIES):
+            while self.lease is not None and self._beat(self.lease) and self._has_more():
                 pass
             self._is_away = False
         except OrchestratorError as error:
@@ -130,6 +136,11 @@ class Pulse(Thread):
         except Exception:  # the user's agent must not fail because its reports do
             log.exception("a beat failed")
         self._tried(self._sent_at)
+
+    def _has_more(self) -> bool:
+        """Whether another beat is due at once: for what did not fit, and at the end for all there is."""
+        left = len(self.outbox)
+        return bool(self._says) or left > (0 if self._over.is_set() else len(self.outbox.first(ENTRIES)))
 
     def _send(self) -> float:
         with self.changed:
