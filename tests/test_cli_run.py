@@ -1,7 +1,9 @@
 """`orch run`: any program as an agent's process, stopped, let go on and ended as the agent is."""
 
+import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from orchestrator.cli.wrapped import Program
 from orchestrator.sdk import ProjectClient
 from tests.shell import Orch
 from tests.stage import Project, eventually, violations
@@ -180,6 +183,27 @@ def test_ctrl_z_while_the_agent_is_paused_stops_orch_run_at_once_and_resumes_nob
 
         eventually(lambda: not wrapped.stands())
         assert demo.agents.explain(wrapped.agent_id)["lease"]["epoch"] == 1
+
+
+def test_a_signal_that_comes_while_the_program_starts_leaves_nothing_of_it(tmp_path: Path) -> None:
+    file = tmp_path / "out"
+    came = threading.Event()
+
+    def interrupted(*_: object) -> None:
+        came.set()
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupted)
+    line = ["sh", "-c", COUNTING.replace("while", "kill -TERM $PPID; while", 1), str(file)]
+    program = Program(line, grace=5)
+    try:
+        with pytest.raises(KeyboardInterrupt), program.running(os.environ | {"ORCH_AGENT": "a"}):
+            came.wait(10)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+    assert program.code == 7
+    assert file.read_text().split()[-1] == "ended"
 
 
 def test_a_program_that_is_interrupted_ends_and_gives_the_lease_back(

@@ -22,6 +22,21 @@ LOOK_SECONDS = 0.05
 _GUARD = 'read -r _ || { kill -s TERM -- "-$1"; kill -s CONT -- "-$1"; sleep "$2"; kill -s KILL -- "-$1"; } 2>&-'
 
 
+@contextmanager
+def _signals_put_off() -> Iterator[None]:
+    """What would end us does so after the block. (To block signals would block them in the program as well.)"""
+    came: list[int] = []
+    kinds = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+    before = {kind: signal.signal(kind, lambda number, _: came.append(number)) for kind in kinds}
+    try:
+        yield
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
+    for number in came:
+        signal.raise_signal(number)
+
+
 class Program:
     """A program in a process group of its own, with what it starts; what leaves the group is out of our reach.
 
@@ -41,19 +56,26 @@ class Program:
     @contextmanager
     def running(self, environment: Mapping[str, str]) -> Iterator[None]:
         """Run it, and nothing of it beyond the block; raises OSError where it cannot be started."""
+        guard = watch = None
+        try:
+            with _signals_put_off():  # none may end us between its start and its guard's
+                guard, watch = self._start(environment)
+            yield
+        finally:
+            if guard is not None and watch is not None:
+                self._end()
+                watch.join()
+                guard.communicate(b"\n")
+
+    def _start(self, environment: Mapping[str, str]) -> tuple["subprocess.Popen[bytes]", Thread]:
         stdin = subprocess.DEVNULL if sys.stdin.isatty() else None  # in the background, reading would stop it
         process = subprocess.Popen(self._line, env=environment, stdin=stdin, process_group=0)
         self._group = process.pid
-        guard = ["sh", "-c", _GUARD, "guard", str(self._group), f"{self._grace:g}"]
+        command = ["sh", "-c", _GUARD, "guard", str(self._group), f"{self._grace:g}"]
+        guard = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
         watch = Thread(target=self._watch, args=(process,), daemon=True)
-        with subprocess.Popen(guard, stdin=subprocess.PIPE, start_new_session=True) as guarding:
-            watch.start()
-            try:
-                yield
-            finally:
-                self._end()
-                watch.join()
-                guarding.communicate(b"\n")
+        watch.start()
+        return guard, watch
 
     def stop(self, *, at_once: bool) -> None:
         """Have nothing of it run from here on: it is asked (SIGTSTP), unless it is to be at once, and made to."""
