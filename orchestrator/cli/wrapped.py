@@ -15,6 +15,10 @@ from orchestrator.sdk.shapes import Told
 SOFT_SECONDS = 1.0
 """A program that is asked to stop may tidy up for so long; then it is stopped."""
 
+STOP_SECONDS = 1.0
+"""A program that was made to stop is seen stopped within so long, or waits in the kernel for one that is: a parent stays
+in vfork while its child, stopped before its exec, does not go on."""
+
 LOOK_SECONDS = 0.05
 
 # When we are killed nobody beats any more, and nobody would tell the program: so whoever reads the other end of our
@@ -83,7 +87,7 @@ class Program:
             self._send(signal.SIGTSTP)
             self._still.wait(SOFT_SECONDS)
         self._send(signal.SIGSTOP)
-        self._still.wait()
+        self._still.wait(STOP_SECONDS)
 
     def go_on(self) -> None:
         """Let it go on."""
