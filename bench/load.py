@@ -11,7 +11,7 @@ from http.client import HTTPConnection
 from itertools import count
 from multiprocessing import get_context
 from pathlib import Path
-from threading import Thread
+from threading import Thread, get_ident
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -117,14 +117,10 @@ _POSTERS: dict[str, Any] = {}
 
 
 def _own_poster(url: str, key: str) -> None:
-    from threading import get_ident  # noqa: PLC0415
-
     _POSTERS[str(get_ident())] = poster(url, key)
 
 
 def _post(path: str) -> None:
-    from threading import get_ident  # noqa: PLC0415
-
     status, answer = _POSTERS[str(get_ident())](path, None)
     if status != 202:
         raise RuntimeError(f"{path}: {status} {answer!r}")

@@ -1,6 +1,7 @@
 """A stack for measurements, in a temporary folder: servers from wheels, limits off, all else as in production."""
 
 import os
+import socket
 import sys
 import time
 import urllib.request
@@ -60,11 +61,21 @@ def stack() -> Iterator[Stack]:
         home = Path(whole.enter_context(TemporaryDirectory(prefix="orch-bench-")))
         (home / "metrics").mkdir()
         os.environ |= {"ORCH_HOME": str(home), "ORCH_LIMITS": '{"*": "off", "anonymous": "off"}'}
-        server_url = whole.enter_context(embedded.postgres(home))
+        server_url = whole.enter_context(_postgres(home))
         os.environ["ORCH_REDIS_URL"] = whole.enter_context(embedded.valkey(home))
         prepare(server_url, home / "admin.key")
         turn_to(server_url)
         yield Stack(home, server_url, (home / "admin.key").read_text().strip())
+
+
+@contextmanager
+def _postgres(home: Path) -> Iterator[str]:
+    """As `orch up` runs it, but that it remembers when each transaction was committed: what is applied is there from
+    then on, a little later than its `closed_at` says."""
+    with embedded.postgres(home) as url:
+        _on_server(url, "ALTER SYSTEM SET track_commit_timestamp = on")
+    with embedded.postgres(home) as url:
+        yield url
 
 
 @contextmanager
@@ -118,8 +129,6 @@ def _role(process: psutil.Process) -> str | None:
 
 
 def _free_port() -> int:
-    import socket  # noqa: PLC0415
-
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -162,7 +162,8 @@ def queue(db: Connection) -> Row[Any]:
 
 
 def latency(db: Connection) -> Row[Any]:
-    """Seconds from accepted to closed, of commands closed in the last minute: p50, p95, p99; NaN if there are none."""
+    """Seconds from accepted to closed, of commands closed in the last minute: p50, p95, p99; NaN if there are none.
+    A command is closed at the time its batch has read; the batch commits some milliseconds later."""
     return db.execute(_LATENCY).one()
 
 

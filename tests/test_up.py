@@ -59,6 +59,7 @@ class Stack:
         """Start one; `said` tells how far it is."""
         port, flower_port = port or free_port(), free_port()
         env = os.environ | {"ORCH_HOME": str(home), "ORCH_PORT": str(port), "ORCH_FLOWER_PORT": str(flower_port)}
+        env["TMPDIR"] = str(home.parent)  # those that are killed leave folders behind
         log = home.parent / f"{home.name}-{time.monotonic_ns()}.log"
         switch: dict[str, Any] = {"user": user, "group": "nogroup", "extra_groups": []} if user else {}
         with log.open("wb") as output:

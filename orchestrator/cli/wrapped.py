@@ -16,8 +16,8 @@ SOFT_SECONDS = 1.0
 """A program that is asked to stop may tidy up for so long; then it is stopped."""
 
 STOP_SECONDS = 1.0
-"""A program that was made to stop is seen stopped within so long, or waits in the kernel for one that is: a parent stays
-in vfork while its child, stopped before its exec, does not go on."""
+"""A program that was made to stop is seen stopped within so long, or waits in the kernel for one that is: a parent
+stays in vfork while its child, stopped before its exec, does not go on."""
 
 LOOK_SECONDS = 0.05
 
