@@ -20,7 +20,7 @@ demo: install ## 24 simulated agents through the public API, and whether the boo
 	@exec $(BIN)/orch demo $(ARGS)
 
 test: $(VENV)/.developed ## all tests, on real servers; ARGS="-k pause" for some
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench: $(VENV)/.developed ## speed, ours and the yardsticks', into bench.json; some ten minutes
 	$(BIN)/python -m bench --json bench.json

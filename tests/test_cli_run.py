@@ -277,11 +277,11 @@ def test_what_cannot_be_run_is_said(cli: Orch, line: tuple[str, ...], code: int,
 
 
 def test_an_agent_that_is_terminated_before_its_program_starts_is_said(
-    cli: Orch, demo: ProjectClient, project: Project
+    cli: Orch, demo: ProjectClient, project: Project, tmp_path: Path
 ) -> None:
     agent_id = project.in_status("paused", name="scout")
     with cli.start("run", "--name", "scout", "--", "true") as process:
-        time.sleep(1)  # until it waits for the lease
+        eventually((tmp_path / "outbox").exists)  # from then on it knows whom it waits for
         demo.agents.terminate(agent_id)
         _, err = process.communicate(timeout=20)
 

@@ -55,9 +55,11 @@ class Stack:
     flower_port: int
 
     @classmethod
-    def start(cls, home: Path, port: int | None = None, user: str | None = None, **environment: str) -> Self:
+    def start(
+        cls, home: Path, port: int | None = None, user: str | None = None, flower: bool = False, **environment: str
+    ) -> Self:
         """Start one; `said` tells how far it is."""
-        port, flower_port = port or free_port(), free_port()
+        port, flower_port = port or free_port(), free_port() if flower else 0
         env = os.environ | {"ORCH_HOME": str(home), "ORCH_PORT": str(port), "ORCH_FLOWER_PORT": str(flower_port)}
         env["TMPDIR"] = str(home.parent)  # those that are killed leave folders behind
         log = home.parent / f"{home.name}-{time.monotonic_ns()}.log"
@@ -143,7 +145,7 @@ def stack(home: Path, **options: Any) -> Iterator[Stack]:
 
 
 def test_one_command_starts_everything_and_says_where_it_is(own_home: Path) -> None:
-    with stack(own_home) as running:
+    with stack(own_home, flower=True) as running:
         key = own_home / "admin.key"
         assert stat.S_IMODE(key.stat().st_mode) == 0o600
         assert re.fullmatch(r"orch_[0-9a-f]{8}_\S+\n", key.read_text())
@@ -174,7 +176,7 @@ def drained_task(running: Stack) -> str:
 
 
 def test_what_dies_is_started_again_and_said_so(own_home: Path) -> None:
-    with stack(own_home) as running:
+    with stack(own_home, flower=True) as running:
         agent = running.spawn()
         for name in (*OURS, "valkey", "postgres"):
             before = running.pid(name)
@@ -216,14 +218,14 @@ def test_without_its_parent_nothing_lives_on(own_home: Path) -> None:
 
 def test_without_its_parent_each_program_ends_by_itself_however_its_siblings_fare(own_home: Path) -> None:
     with stack(own_home) as killed:
-        flower = killed.pid("flower")
-        frozen = psutil.Process(flower).parent()
+        beat = killed.pid("beat")
+        frozen = psutil.Process(beat).parent()
         assert frozen is not None
         frozen.suspend()
 
         killed.process.kill()
 
-        eventually(lambda: {process.pid for process in killed.living()} == {flower, frozen.pid}, 8)
+        eventually(lambda: {process.pid for process in killed.living()} == {beat, frozen.pid}, 8)
 
 
 def test_two_stacks_run_side_by_side_but_not_in_one_home(own_home: Path) -> None:
