@@ -14,7 +14,6 @@ from bench.stack import Stack, memory, stack
 from bench.world import Fleet, fleet, tidy, violations
 
 REPETITIONS = 3
-VERBS = ("pause", "resume")
 
 
 @click.command()
@@ -40,28 +39,28 @@ def _quick(stack: Stack, report: Report) -> None:
         with stack.workers(2), stack.web() as url:
             report.add(singles.throughput(stack, url, small, 3))
             report.add(bulk.lists(stack, url, small, 16))
-        for processes, verb in ((1, "pause"), (2, "resume")):
-            report.add({f"alone, {processes}": bulk.alone(stack, large, verb, processes)})
+        with stack.web() as url:
+            for processes, verb in ((1, "pause"), (2, "resume")):
+                report.add({f"alone, {processes}": bulk.alone(stack, url, large, verb, processes)})
     _check_books()
 
 
 def _everything(stack: Stack, report: Report) -> None:
     with _part("yardsticks"):
-        report.add(yardsticks.plain(stack, 2))  # warm-up
-        report.runs.clear()
+        yardsticks.plain(stack, 2, (2,))  # warm-up
         for _ in range(REPETITIONS):
             report.add(yardsticks.pgbench(stack))
-            report.add(yardsticks.plain(stack, 5))
+            report.add(yardsticks.plain(stack, 4))
     small, large = fleet("small", 10_000), fleet("large", 100_000)
     with _part("one by one"), stack.workers(2), stack.web() as url:
         singles.throughput(stack, url, small, 2)  # warm-up
         for _ in range(REPETITIONS):
-            report.add(singles.throughput(stack, url, small, 5))
+            report.add(singles.throughput(stack, url, small, 4))
         for rate in (100, 300):
-            report.add(singles.latency(stack, url, small, rate, 8))
+            report.add(singles.latency(stack, url, small, rate, 6))
     _bulk(stack, report, small, large)
     _usage(stack, report, small)
-    _beats(stack, report, small)
+    _beats(stack, report)
     _check_books()
     _million(stack, report)
     _check_books()
@@ -71,15 +70,14 @@ def _bulk(stack: Stack, report: Report, small: Fleet, large: Fleet) -> None:
     with _part("in bulk"), stack.workers(2), stack.web() as url:
         for _ in range(REPETITIONS):
             report.add(bulk.lists(stack, url, small, 24))
-        for verb in (*VERBS, *VERBS):
+        for verb in ("pause", "resume", "pause"):
             tidy()
             report.add(bulk.by_filter(stack, url, large, verb))
-        report.add(bulk.interactive(stack, url, small, large, "pause"))
-        bulk.by_filter(stack, url, large, "resume")
-    with _part("a backlog alone"):
+        report.add(bulk.interactive(stack, url, small, large, "resume"))
+    with _part("a backlog alone"), stack.web() as url:
         for _ in range(REPETITIONS):
             for processes, verb in ((1, "pause"), (2, "resume")):
-                report.add({f"alone, {processes}": bulk.alone(stack, large, verb, processes)})
+                report.add({f"alone, {processes}": bulk.alone(stack, url, large, verb, processes)})
 
 
 def _usage(stack: Stack, report: Report, small: Fleet) -> None:
@@ -90,13 +88,14 @@ def _usage(stack: Stack, report: Report, small: Fleet) -> None:
             report.add({"usage, spread": usage.counted(stack, url, small, small.size, 60)})
 
 
-def _beats(stack: Stack, report: Report, small: Fleet) -> None:
+def _beats(stack: Stack, report: Report) -> None:
+    agents = fleet("beating", beats.LEASED)
     with _part("beats"), stack.workers(2), stack.web() as url:
-        leases = beats.grant(stack, url, small)
+        leases = beats.grant(stack, url, agents)
         report.add(beats.idle(5))
-        beats.one_by_one(url, small, leases, 10)  # warm-up
-        report.add(beats.one_by_one(url, small, leases, 20))
-        report.add(beats.together(stack, url, small, leases, 20))
+        beats.one_by_one(url, agents, leases, 5)  # warm-up
+        report.add(beats.one_by_one(url, agents, leases, 15))
+        report.add(beats.together(stack, url, agents, leases, 15))
 
 
 def _million(stack: Stack, report: Report) -> None:

@@ -63,11 +63,10 @@ def send(stack: Stack, url: str, agents: Fleet, verb: str, **which: str) -> None
         raise RuntimeError(f"{status} {answer!r}")
 
 
-def alone(stack: Stack, agents: Fleet, verb: str, processes: int) -> float:
+def alone(stack: Stack, url: str, agents: Fleet, verb: str, processes: int) -> float:
     """Commands of a backlog drained per second, by so many processes, from the first commit to the last."""
     mark = singles.now(agents)
-    with stack.web() as url:
-        send(stack, url, agents, verb)
+    send(stack, url, agents, verb)
     tidy()
     with stack.workers(processes):
         for _ in range(processes):

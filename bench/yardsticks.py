@@ -11,7 +11,7 @@ from bench.world import Fleet, fleet, sql
 from orchestrator.embedded import postgres_binary
 
 AGENTS = 2_000
-TRANSACTIONS = 32_000
+TRANSACTIONS = 16_000
 CLIENTS = (1, 16)
 PREFORK = (2, 4)
 
