@@ -105,6 +105,21 @@ def test_waiting_is_seen_and_then_working_at_the_same_task(me: Run, demo: Projec
     eventually(lambda: shown() == ("idle", None))
 
 
+def test_waiting_outside_any_task_is_seen_and_leaves_the_agent_as_it_was(me: Run, demo: ProjectClient) -> None:
+    def shown() -> tuple[str, str | None]:
+        agent = demo.agents.get(me.id)
+        return agent.status, agent.current_task
+
+    with me.waiting("for a word"):
+        eventually(lambda: shown() == ("waiting", "for a word"))
+        me.flush()
+
+    eventually(lambda: shown() == ("idle", None))
+    with me.task("write"):
+        eventually(lambda: shown() == ("working", "write"))
+    assert not list(demo.commands.list(agent_id=me.id, state="rejected"))
+
+
 def test_two_threads_acknowledge_a_pause_only_when_both_stand_still(me: Run, demo: ProjectClient) -> None:
     told, on, passed = Event(), Event(), []
 

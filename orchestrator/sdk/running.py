@@ -88,7 +88,7 @@ class Run:
 
     @contextmanager
     def waiting(self, what: str | None = None) -> Iterator[None]:
-        """Wait for something in the middle of a task: the agent is waiting, and then working again."""
+        """Wait for something: the agent is waiting, and then working again, or idle where no task is open."""
         with self._waits(what):
             yield
         self.checkpoint()
@@ -158,11 +158,14 @@ class Run:
     @contextmanager
     def _waits(self, what: str | None) -> Iterator[None]:
         task = self._pulse.task
+        if not self._crew.works:
+            self._pulse.say(status="working")  # the lifecycle has no other way from idle to waiting
         self._pulse.say(status="waiting", current_task=task if what is None else what[:LONGEST_TASK])
         try:
             yield
         finally:
-            self._pulse.say(status="working", current_task=task)
+            working = self._crew.works
+            self._pulse.say(status="working" if working else "idle", current_task=task if working else None)
 
 
 @dataclass
