@@ -23,6 +23,10 @@ class Terminated(OrchestratorError):
     """The agent was terminated: its process must end."""
 
 
+class Forked(OrchestratorError):
+    """A run belongs to the process that has begun it, and this one is a fork of that."""
+
+
 class ApiError(OrchestratorError):
     """The server has refused a request, or could not serve it."""
 

@@ -3,12 +3,14 @@
 import json
 import logging
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from itertools import accumulate, count, takewhile
 from pathlib import Path
 from threading import Lock
 from typing import Any, Self
 
+from orchestrator.sdk.errors import Forked
+from orchestrator.sdk.forks import Kept
 from orchestrator.sdk.sheet import Sheet
 
 log = logging.getLogger("orchestrator.sdk")
@@ -26,6 +28,8 @@ class Outbox(AbstractContextManager["Outbox"]):
     Where another process owns the file, as while it waits for that one's lease, it has a file of its own beside it.
     Only opening it raises OSError: an entry that cannot be written is kept in memory, and sent from there.
     """
+
+    _lock = Kept[Lock]()
 
     def __init__(self, sheet: Sheet, file: Path, most: int = MOST) -> None:
         self._file, self._most = file, most
@@ -55,7 +59,8 @@ class Outbox(AbstractContextManager["Outbox"]):
         return len(self._entries)
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        with suppress(Forked):  # the file is the parent's
+            self.close()
 
     def put(self, entry: dict[str, Any]) -> None:
         """Keep an entry; it is in the file before this returns, if it can be written."""

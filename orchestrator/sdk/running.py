@@ -17,7 +17,8 @@ from orchestrator.sdk.connection import Connection
 from orchestrator.sdk.crew import Crew, carried
 from orchestrator.sdk.delivery import deliver_left
 from orchestrator.sdk.ending import ended_by_sigterm
-from orchestrator.sdk.errors import OrchestratorError, Terminated
+from orchestrator.sdk.errors import Forked, OrchestratorError, Terminated
+from orchestrator.sdk.forks import Kept
 from orchestrator.sdk.outbox import Outbox
 from orchestrator.sdk.place import Place
 from orchestrator.sdk.pulse import Pulse
@@ -34,7 +35,10 @@ RELEASE_SECONDS = 5.0
 
 class Run:
     """A process acting as an agent. Several threads, or asyncio tasks, may work with one Run, if each does so inside a
-    `task` of its own: the process stands still when all of them do."""
+    `task` of its own: the process stands still when all of them do. To forks of the process everything raises Forked,
+    but to leave the blocks they find themselves in."""
+
+    _pulse, _crew = Kept[Pulse](), Kept[Crew]()
 
     def __init__(self, name: str, place: Place, pulse: Pulse) -> None:
         self.id, self.name = place.agent_id, name
@@ -138,11 +142,10 @@ class Run:
 
     def close(self) -> None:
         """Say what there is to say, and give the lease back."""
-        self._pulse.stop()
-        lease = self._pulse.lease
-        if lease is not None:
-            with suppress(OrchestratorError):  # it ends by itself, too
-                self._place.release(lease, RELEASE_SECONDS)
+        with suppress(OrchestratorError):  # it ends by itself, too; and in a fork it is the parent's
+            self._pulse.stop()
+            if self._pulse.lease is not None:
+                self._place.release(self._pulse.lease, RELEASE_SECONDS)
 
     @contextmanager
     def _at(self, task: object, what: str | None) -> Iterator[None]:
@@ -151,9 +154,10 @@ class Run:
             yield
             self.usage(tasks_completed=1)
         finally:
-            self._crew.end(task)
-            if not self._crew.works:
-                self._pulse.say(status="idle", current_task=None)
+            with suppress(Forked):
+                self._crew.end(task)
+                if not self._crew.works:
+                    self._pulse.say(status="idle", current_task=None)
 
     @contextmanager
     def _waits(self, what: str | None) -> Iterator[None]:
@@ -164,8 +168,9 @@ class Run:
         try:
             yield
         finally:
-            working = self._crew.works
-            self._pulse.say(status="working" if working else "idle", current_task=task if working else None)
+            with suppress(Forked):
+                working = self._crew.works
+                self._pulse.say(status="working" if working else "idle", current_task=task if working else None)
 
 
 @dataclass
