@@ -123,9 +123,13 @@ def release(db: Connection, project_id: UUID, agent_id: UUID, order: Release) ->
 def fenced(agent_id: UUID, epoch: int, told: Told) -> Fenced:
     """What is said to whoever comes with an old epoch, another's lease, or one that was lost; and what the agent's
     processes are told now."""
-    why = "it was lost, given back, replaced or fenced" if told.go_on else f"the agent was told to {told.directive}"
+    stopped = f"the agent was told to {told.directive}, as of version {told.version}"
+    why = "it was lost, given back, replaced or fenced" if told.go_on else stopped
     return Fenced(
-        f"epoch {epoch} of the lease of agent {agent_id} is over: {why}", directive=told.directive, reason=told.reason
+        f"epoch {epoch} of the lease of agent {agent_id} is over: {why}",
+        directive=told.directive,
+        reason=told.reason,
+        version=told.version,
     )
 
 

@@ -27,7 +27,7 @@ from orchestrator.drain import Batch, Drainer
 ROOT = Path(__file__).parent.parent
 WAIT = {"Prefer": "wait=10"}
 
-EXTRA = {"command_id", "agent_id", "current_status", "allowed", "held_by", "directive", "reason"}
+EXTRA = {"command_id", "agent_id", "current_status", "allowed", "held_by", "directive", "reason", "version"}
 """Members that a problem may have beside those of every problem."""
 
 

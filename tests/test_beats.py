@@ -180,6 +180,41 @@ def test_an_acknowledgement_does_not_outlive_the_pause_it_was_for(quiet: Project
     assert violations() == {}
 
 
+def test_an_acknowledgement_that_comes_too_late_changes_nothing_and_is_told_the_version_that_is_due(
+    quiet: Project, agent: str
+) -> None:
+    leased(quiet, agent)
+    quiet.send(agent, "pause")
+    settle()
+    quiet.send(agent, "resume")
+    settle()
+    before = shown(quiet, agent)
+
+    late = told(quiet, agent, 1, ack=True)
+    numbered = beat(quiet, agent, 1, ack=before["version"])
+    settle()
+
+    assert (late["directive"], late["version"]) == ("continue", before["version"])
+    assert is_problem(numbered, 422, "validation_error")
+    assert shown(quiet, agent) == before
+    assert sql("SELECT acked_at FROM leases")[0].acked_at is None
+
+    quiet.send(agent, "pause", mode="immediate", reason="too dear")
+    settle()
+    before, lease = shown(quiet, agent), sql("SELECT * FROM leases")
+    alone = beat(quiet, agent, 1, ack=True)
+    [among] = many(quiet, {"agent_id": agent, "epoch": 1, "ack": True}).json["data"]
+    settle()
+
+    assert is_problem(alone, 409, "fenced")
+    due = {name: alone.json[name] for name in ("directive", "reason", "version")}  # type: ignore[index]
+    assert due == {"directive": "pause", "reason": "too dear", "version": before["version"]}
+    assert f"told to pause, as of version {before['version']}" in alone.json["detail"]  # type: ignore[index]
+    assert among["error"]["message"] == alone.json["detail"]  # type: ignore[index]
+    assert (shown(quiet, agent), sql("SELECT * FROM leases")) == (before, lease)
+    assert violations() == {}
+
+
 def test_usage_that_comes_with_a_beat_is_counted_once_even_from_a_lost_lease(quiet: Project, agent: str) -> None:
     leased(quiet, agent)
     entries = [{"report_id": "1", "input_tokens": 5, "cost": "0.25"}]
