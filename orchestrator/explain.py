@@ -41,6 +41,7 @@ def explain(db: Connection, agent: Row[Any]) -> dict[str, Any]:
     )
     mail = [row._asdict() | {"actor": {"type": row.actor_type, "id": row.actor_id}} for row in queued]
     lease, refusal, event = leases.fetchone(), refused.fetchone(), last.fetchone()
+    coming = _coming(agent, mail, lease)
     return {
         "agent_id": agent.id,
         "status": agent.status,
@@ -52,7 +53,8 @@ def explain(db: Connection, agent: Row[Any]) -> dict[str, Any]:
         "queued": mail,
         "lease": lease and lease._asdict(),
         "last_refusal": refusal and refusal._asdict(),
-        "next_change": _next(agent, mail, lease),
+        "next_change": coming[0] if coming else None,
+        "coming": coming,
     }
 
 
@@ -69,18 +71,26 @@ def _stop(agent: Row[Any]) -> dict[str, Any] | None:
 
 
 def _why(agent: Row[Any], mail: list[dict[str, Any]], lease: Any, last: Any) -> list[str]:
+    lost = _is_lost(lease)
     found = {
         Status.TERMINATED: [_ended(last)],
         Status.PAUSED: [_held(hold) for hold in agent.holds],
-        Status.WAITING: ["its process waits for something"],
-        Status.IDLE: ["it has nothing to do" if lease and lease.live else _unheld(lease)],
+        Status.WAITING: [] if lost else ["its process waits for something"],
+        Status.IDLE: [] if lost else ["it has nothing to do" if lease and lease.live else _unheld(lease)],
         Status.WORKING: [],
     }[Status(agent.status)]
+    if lost:
+        found.append(f"{lease.holder} has lost its lease and can write no more; no worker has noticed yet")
     if mail:
         found.append(f"{_number(mail)} in its mailbox, the oldest for {mail[0]['age']:.1f} s")
-    if agent.stop:
+    if agent.stop and not lost:
         found.append(f"{lease.holder if lease else 'its process'} has not stopped yet")
     return found
+
+
+def _is_lost(lease: Any) -> bool:
+    """Whether it is over by the clock alone: the sweep has not come by since."""
+    return lease is not None and lease.ended_at is None and not lease.live
 
 
 def _ended(last: Any) -> str:
@@ -104,30 +114,34 @@ def _unheld(lease: Any) -> str:
 def _ways_out(agent: Row[Any], mail: list[dict[str, Any]], lease: Any) -> list[str]:
     if agent.status == Status.TERMINATED:
         return ["nothing; spawn another"]
+    lost, live = _is_lost(lease), lease is not None and lease.live
     found = [f"a resume with owner {hold['owner']!r}" for hold in agent.holds]
-    if mail:
-        found.append("a worker that empties its mailbox; `orch doctor` says whether one lives")
-    if agent.status in (Status.IDLE, Status.WAITING) and not (lease and lease.live):
+    if mail or lost:
+        does = "empties its mailbox" if mail else "notices it"
+        found.append(f"a worker that {does}; `orch doctor` says whether one lives")
+    unheld = {Status.IDLE, Status.WAITING, Status.WORKING} if lost else {Status.IDLE, Status.WAITING}
+    if agent.status in unheld and not live:
         found.append("a process that takes its lease")
     return found
 
 
-def _next(agent: Row[Any], mail: list[dict[str, Any]], lease: Any) -> dict[str, Any] | None:
-    if mail:
-        return {"what": f"its mailbox is emptied: {_number(mail)}", "at": None}
-    due = [
-        (datetime.fromisoformat(hold["until"]), f"the hold of {hold['owner']!r} is over")
+def _coming(agent: Row[Any], mail: list[dict[str, Any]], lease: Any) -> list[dict[str, Any]]:
+    """What will happen by itself: as soon as a worker comes to it, and then by the clock."""
+    changes: list[tuple[str, datetime | None]] = [
+        (f"the hold of {hold['owner']!r} is over", datetime.fromisoformat(hold["until"]))
         for hold in agent.holds
         if hold["until"]
     ]
-    if agent.stop and agent.stop["deadline"]:
-        due.append((datetime.fromisoformat(agent.stop["deadline"]), "its process is fenced"))
+    if mail:
+        changes.append((f"its mailbox is emptied: {_number(mail)}", None))
+    if _is_lost(lease):
+        changes.append(("the loss of its lease is noticed", None))
     if lease and lease.live:
-        due.append((lease.lost_at, f"its lease is lost, unless {lease.holder} beats"))
-    if not due:
-        return None
-    at, what = min(due)
-    return {"what": what, "at": at}
+        changes.append((f"its lease is lost, unless {lease.holder} beats", lease.lost_at))
+        if agent.stop and agent.stop["deadline"]:
+            changes.append(("its process is fenced", datetime.fromisoformat(agent.stop["deadline"])))
+    soonest = sorted(changes, key=lambda change: change[1].timestamp() if change[1] else 0)
+    return [{"what": what, "at": at} for what, at in soonest]
 
 
 def _number(mail: list[dict[str, Any]]) -> str:

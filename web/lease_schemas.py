@@ -109,3 +109,4 @@ class Explanation(Shape):
     lease: LeaseNow | None
     last_refusal: Refusal | None
     next_change: Change | None
+    coming: list[Change]

@@ -25,7 +25,7 @@ def _parts(found: dict[str, Any]) -> Iterator[RenderableType]:
     yield Text.assemble(f"{found['agent_id']} is ", render.cell("status", found["status"]))
     yield from _sentences("why", found["why"])
     yield from _sentences("what would change it", found["what_would_change_it"])
-    yield from _sentences("what comes by itself", [_change(found["next_change"])] if found["next_change"] else [])
+    yield from _sentences("what comes by itself", [_change(change) for change in found["coming"]])
     yield from _table("holds", HOLDS, found["holds"])
     yield from _table("stop", STOP, [found["stop"]] if found["stop"] else [])
     yield from _table("queued", QUEUED, found["queued"])
