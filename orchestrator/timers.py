@@ -50,11 +50,13 @@ def _reap(of: str = "") -> TextClause:
 
 _REAP, _REAP_ONE = _reap(), _reap("AND l.agent_id = :agent")
 
+# The agents are locked as well: else one that is resumed after this statement has begun would be fenced all the same,
+# since a drain that ends a stop leaves no trace in the lease. Who is being drained waits for the next sweep.
 _FENCE_OVERDUE = text("""
     WITH overdue AS (
         SELECT l.agent_id, l.epoch FROM agents a JOIN leases l ON l.agent_id = a.id
         WHERE a.stop IS NOT NULL AND CAST(a.stop ->> 'deadline' AS timestamptz) <= now() AND l.ended_at IS NULL
-        ORDER BY l.agent_id LIMIT :most FOR UPDATE OF l SKIP LOCKED
+        ORDER BY l.agent_id LIMIT :most FOR UPDATE OF l SKIP LOCKED FOR SHARE OF a SKIP LOCKED
     )
     UPDATE leases l SET epoch = l.epoch + 1, ended_at = now(), ended_by = 'fence'
     FROM overdue o WHERE l.agent_id = o.agent_id

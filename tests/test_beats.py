@@ -1,5 +1,6 @@
 """Beats: cheap, many in one request, and never the last word of whoever has lost the lease."""
 
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -349,6 +350,25 @@ def test_whoever_waits_for_the_second_stage_is_answered_when_the_process_stands_
     at_once = project.api.delete(f"{project.agent(agent)}?until=quiesced", Prefer="wait=10")
     assert at_once.status_code == 200
     eventually(lambda: shown(project, agent)["quiesced_by"] == "ack")
+
+
+def test_a_worker_that_lives_keeps_a_deadline_within_two_seconds(project: Project) -> None:
+    agents = [project.in_status("working") for _ in range(3)]
+    for agent in agents:
+        leased(project, agent)
+    pauses = [project.send(agent, "pause", deadline=1)["id"] for agent in agents]
+
+    def fenced(agent: str) -> bool:
+        return beat(project, agent, 1).status_code == 409
+
+    for agent in agents:
+        eventually(lambda agent=agent: fenced(agent))  # type: ignore[misc]  # it beats on meanwhile
+
+    for pause in pauses:
+        command = eventually(lambda pause=pause: (now := project.command(pause))["quiesced_at"] and now)  # type: ignore[misc]
+        asked, still = (datetime.fromisoformat(command[name]) for name in ("requested_at", "quiesced_at"))
+        assert command["quiesced_by"] == "expiry"
+        assert timedelta(seconds=1) <= still - asked <= timedelta(seconds=1 + 2), still - asked
 
 
 def test_statements_of_a_batch_in_the_worker_stay_ten(quiet: Project, agent: str) -> None:

@@ -16,9 +16,9 @@ from orchestrator.drain import Drainer
 from orchestrator.keys import Caller, KeyRing
 from orchestrator.leases import Release
 from orchestrator.orders import Pause
-from tests.stage import Project, blocked, eventually, is_problem, run, settle, violations
+from tests.stage import Project, blocked, eventually, is_problem, run, settle, sql, violations
 from tests.test_lease_races import own_door
-from tests.test_leases import beat, lease, leased, shown, told
+from tests.test_leases import beat, lease, leased, overdue, shown, sweep, told
 
 
 @pytest.fixture
@@ -226,4 +226,38 @@ def test_a_word_that_comes_while_a_drain_reads_is_not_judged_by_what_was_true_be
     settle()
 
     assert quiet.command(pause["id"])["quiesced_by"] == shown(quiet, agent)["quiesced_by"] == cause
+    assert violations() == {}
+
+
+_WAITING_SWEEP = """
+    CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        IF current_query() LIKE '%deadline%' THEN PERFORM pg_advisory_xact_lock(1); END IF;
+        RETURN NULL;
+    END $$;
+    CREATE TRIGGER wait BEFORE UPDATE ON leases EXECUTE FUNCTION wait();
+"""
+"""The sweep's fence waits where its statement has begun, and what it sees is settled, before it has locked anything."""
+
+
+def test_whoever_is_resumed_while_the_sweep_looks_for_overdue_stops_is_not_fenced(quiet: Project, agent: str) -> None:
+    other = quiet.born()
+    for each in (agent, other):
+        leased(quiet, each)
+        quiet.send(each, "pause", deadline=5)
+    settle()
+    overdue(agent)
+    overdue(other)
+    sql(_WAITING_SWEEP)
+
+    with ThreadPoolExecutor(1) as pool, begin() as db:
+        run(db, "SELECT pg_advisory_xact_lock(1)")
+        swept = pool.submit(sweep)
+        eventually(blocked)
+        quiet.send(agent, "resume")
+        settle()
+        db.commit()
+        swept.result()
+
+    assert told(quiet, agent, 1)["directive"] == "continue"
+    assert is_problem(beat(quiet, other, 1), 409, "fenced")
     assert violations() == {}

@@ -51,6 +51,12 @@ def pass_time(agent_id: str, seconds: float) -> None:
     )
 
 
+def overdue(agent_id: str) -> None:
+    """Let the deadline of the agent's stop have passed."""
+    past = "UPDATE agents SET stop = jsonb_set(stop, '{deadline}', to_jsonb(now() - interval '1 second'))"
+    sql(f"{past} WHERE id = :agent", agent=agent_id)
+
+
 def sweep() -> int:
     """What the sweep sends, and its application."""
     with begin(Guard.DRAIN) as db:
@@ -294,8 +300,7 @@ def test_a_deadline_fences_whoever_has_not_stopped(quiet: Project, agent: str) -
     pause = quiet.send(agent, "pause", mode="drain", deadline=5)
     settle()
     assert sweep() == 0
-    past = "UPDATE agents SET stop = jsonb_set(stop, '{deadline}', to_jsonb(now() - interval '1 second'))"
-    sql(f"{past} WHERE id = :agent", agent=agent)
+    overdue(agent)
 
     assert sweep() == 1
 
