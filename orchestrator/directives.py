@@ -48,7 +48,7 @@ class Told:
 
 def _reading(these: str) -> TextClause:
     return text(f"""
-        SELECT a.id, a.status, a.current_task, a.version, a.holds, a.stop, m.mail, l.epoch,
+        SELECT a.id, a.status, a.current_task, a.version, a.holds, a.stop, m.mail, l.epoch, clock_timestamp() AS now,
             CASE WHEN a.status = 'terminated' THEN
                 (SELECT e.reason FROM events e WHERE e.agent_id = a.id AND e.version = a.version)
             END AS ended_for
@@ -88,7 +88,7 @@ def _told(row: Any) -> Told:
     mail = row.mail or []
     queued = [_queued(command) for command in mail if _stops(command)]
     under_way = [_under_way(row.stop)] if row.stop else []
-    due = [stop for _, stop in queued] + under_way
+    due = [stops.by_now(stop, row.now) for stop in [stop for _, stop in queued] + under_way]
     directive = _directive(row.status, [verb for verb, _ in queued])
     return Told(
         directive,

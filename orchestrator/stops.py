@@ -84,6 +84,12 @@ def ordered(command_id: UUID, payload: dict[str, Any], reason: str | None, accep
     return Stop(command_id, Mode(payload.get("mode", Mode.CHECKPOINT)), deadline, reason)
 
 
+def by_now(stop: Stop, now: datetime) -> Stop:
+    """The same stop, which is an immediate one once its deadline has passed."""
+    is_over = stop.deadline is not None and stop.deadline <= now
+    return stop._replace(mode=Mode.IMMEDIATE) if is_over else stop
+
+
 def begin(stage: Stage, new: Stop, lease: Lease | None, at: datetime) -> Stage:
     """Stop an agent, for one more reason where it is being stopped already: the hardest mode and the earliest deadline
     count. Quiesced at once where no process can go on, or where it stands still already."""

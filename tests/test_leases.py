@@ -295,6 +295,24 @@ def test_a_frozen_process_is_quiesced_by_the_loss_of_its_lease(quiet: Project, a
     assert is_problem(beat(quiet, agent, 1, ack=True), 409, "fenced")
 
 
+@pytest.mark.parametrize("applied", [True, False])
+def test_once_its_deadline_has_passed_a_stop_is_told_as_an_immediate_one_though_no_sweep_comes_by(
+    quiet: Project, agent: str, applied: bool
+) -> None:
+    leased(quiet, agent)
+    pause = quiet.send(agent, "pause", mode="drain", deadline=5)
+    if applied:
+        settle()
+    assert told(quiet, agent, 1)["mode"] == "drain"
+
+    if applied:
+        overdue(agent)
+    else:
+        sql("UPDATE commands SET created_at = now() - interval '6 seconds' WHERE id = :id", id=pause["id"])
+
+    assert told(quiet, agent, 1)["mode"] == "immediate"
+
+
 def test_a_deadline_fences_whoever_has_not_stopped(quiet: Project, agent: str) -> None:
     leased(quiet, agent)
     pause = quiet.send(agent, "pause", mode="drain", deadline=5)
