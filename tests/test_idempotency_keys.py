@@ -9,8 +9,11 @@ from flask_openapi3 import OpenAPI
 from tests.stage import fields, is_problem
 from tests.surface import EXAMPLES, Scene, routes
 
-KEYLESS = {"create_key", "lease_agent", "beat", "beat_many"}
-"""Mutations that take no key: a secret is shown once, a beat may be sent again as it is."""
+REPEATED = {"lease_agent", "beat", "beat_many"}
+"""Mutations that may be sent again as they are, under any key or none, and are then done again."""
+
+KEYLESS = {"create_key"}
+"""Mutations that take no key: a secret is shown once."""
 
 
 def key() -> dict[str, str]:
@@ -25,7 +28,7 @@ def replayed(*answers: Any) -> list[bool]:
 
 def test_every_mutation_is_done_once_under_a_key(app: OpenAPI, scene: Scene) -> None:
     for operation, (method, rule) in routes(app).items():
-        if method == "GET" or operation in KEYLESS:
+        if method == "GET" or operation in KEYLESS | REPEATED:
             continue
         example, once = EXAMPLES[operation], key()
         api = scene.admin if example.superuser else scene.owner
@@ -38,6 +41,23 @@ def test_every_mutation_is_done_once_under_a_key(app: OpenAPI, scene: Scene) -> 
         assert first.data == again.data, operation
         assert replayed(first, again) == [False, True], operation
         assert is_problem(other, 422, "idempotency_key_reused"), operation
+
+
+@pytest.mark.parametrize("operation", sorted(REPEATED))
+def test_what_may_be_sent_again_takes_a_key_and_is_done_again(app: OpenAPI, scene: Scene, operation: str) -> None:
+    method, rule = routes(app)[operation]
+    example, once, used = EXAMPLES[operation], key(), key()
+    request = (method, scene.address(rule, **example.ready(scene)), example.body(scene))  # type: ignore[misc]
+    scene.owner.post(f"{scene.project.path}/issues", {"title": "another request"}, **used)
+
+    first, again = scene.owner(*request, **once), scene.owner(*request, **once)
+    other = scene.owner(*request, **used)
+
+    assert first.status_code == again.status_code == example.status, again.data
+    assert replayed(first, again) == [False, False]
+    if operation == "lease_agent":
+        assert again.json["epoch"] == first.json["epoch"] + 1  # type: ignore[index]
+    assert is_problem(other, 422, "idempotency_key_reused")
 
 
 @pytest.mark.parametrize("operation", sorted(KEYLESS))

@@ -11,7 +11,7 @@ from orchestrator import access, beats, explain, fleet, idempotency, leases, led
 from orchestrator.beats import AgentBeat, Beat, Beats
 from orchestrator.db import autocommit, begin
 from orchestrator.directives import Told
-from orchestrator.errors import Fenced, Problem
+from orchestrator.errors import Fenced, KeyReused, Problem
 from orchestrator.leases import LeaseOrder, Release
 from web import answers, gate, headers, lease_schemas, params
 from web.docs import OPERATION_ID, responses
@@ -32,9 +32,9 @@ bp = APIBlueprint(
 def lease_agent(path: params.AgentPath, body: LeaseOrder) -> Response:
     """Become the process that acts as the agent.
 
-    The token is shown this once, so an Idempotency-Key is refused; the same holder may ask again, and then starts anew.
+    The token is shown this once. The same holder may ask again, under one Idempotency-Key too, and then starts anew.
     """
-    headers.refuse_key("the token is shown once; ask again as the same holder")
+    _heed_key(path.project_id)
     with begin() as db:
         granted = leases.grant(db, g.caller, path.project_id, path.agent_id, body)
     with begin() as db:
@@ -101,9 +101,21 @@ def _keep_to_its_epoch(epoch: int) -> None:
         raise Fenced(f"this token is that of epoch {tenure.epoch}, not of {epoch}")
 
 
+def _heed_key(project_id: UUID) -> None:
+    """What is sent again is done again here, whatever its key, so keys are not kept: a row for every beat would be too
+    dear, and a token cannot be shown twice. Raises Invalid for what is no key, KeyReused for another request's."""
+    key = headers.idempotency_key()
+    if key is None:
+        return
+    with autocommit() as db:
+        access.admit(db, g.caller, project_id)
+        if idempotency.used(db, g.caller, key):
+            raise KeyReused
+
+
 def _take(project_id: UUID, given: Sequence[AgentBeat]) -> list[Told | Problem]:
     """Usage first: it is counted even where the lease is over."""
-    headers.refuse_key("a beat may be sent again as it is; its usage is counted once")
+    _heed_key(project_id)
     used = beats.entries(given)
     if used:
         with begin() as db:
