@@ -5,12 +5,14 @@ import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from orchestrator.cli.demo.actor import DEADLINE_SECONDS
 from orchestrator.cli.demo.careers import CAREERS, KINDS, cast
 from tests.shell import Orch, serving
 from tests.stage import Api, eventually, sql
@@ -65,7 +67,33 @@ def test_every_type_of_agent_takes_every_kind_of_step() -> None:
         assert {step for role in roles if role.kind == kind for step in role.steps} == STEPS
 
 
-def test_a_demo_obeys_limits_shows_its_agents_live_and_its_books_agree(orch: Orch, home: Path) -> None:
+def playing_with(step: str) -> list[str]:
+    """The names of those whose career has this step: one of each type."""
+    numbers = [number for number, career in enumerate(CAREERS, 1) if step in career.split()]
+    return [f"{kind}-{number}" for kind in KINDS for number in numbers]
+
+
+def was_killed_and_replaced(api: Api, agent: str) -> bool:
+    """Whether its process was lost without a word, and another one went on to work."""
+    past = [(event["verb"], event["reason"]) for event in api.get(f"{agent}/events").json["data"]]  # type: ignore[index]
+    lost = past.index(("rest", "lease_lost"))
+    later = [verb for verb, _ in past[lost:]]
+    return "work" in later and api.get(f"{agent}/explain").json["lease"]["epoch"] == 2  # type: ignore[index]
+
+
+def ignored_a_pause_until_it_was_fenced(api: Api, project: str, agent: str) -> bool:
+    """Whether its last pause waited for it until the deadline, and ended a lease that was not lost till then."""
+    pauses = api.get(f"{project}/commands?verb=pause&state=applied&agent_id={agent.rpartition('/')[2]}").json["data"]  # type: ignore[index]
+    asked, still = (datetime.fromisoformat(pauses[0][name]) for name in ("requested_at", "quiesced_at"))
+    lease = api.get(f"{agent}/explain").json["lease"]  # type: ignore[index]
+    return (
+        [pause["quiesced_by"] for pause in pauses] == ["expiry", "ack"]
+        and still - asked >= timedelta(seconds=DEADLINE_SECONDS)
+        and (lease["epoch"], lease["ended_by"]) == (2, "fence")
+    )
+
+
+def test_a_demo_obeys_limits_shows_its_agents_live_and_its_books_agree(orch: Orch, admin: Api, home: Path) -> None:
     limits = json.dumps({"*": "off", "spawn": "8/second", "list": "2/second", "pause": "2/second"})
 
     with serving(home / "web-demo-limits.log", ORCH_LIMITS=limits, **FEW_WAIT) as url:
@@ -77,6 +105,15 @@ def test_a_demo_obeys_limits_shows_its_agents_live_and_its_books_agree(orch: Orc
     assert "total tokens used" in shown
     assert "every invariant holds" in shown
     assert "agree to the last digit" in shown
+    announced = re.search(r"project (demo-\w+)", shown)
+    assert announced
+    project = f"projects/{sql('SELECT id FROM projects WHERE slug = :slug', slug=announced[1])[0].id}"
+    listed = admin.get(f"{project}/agents?limit=100").json["data"]  # type: ignore[index]
+    agents = {agent["name"]: f"{project}/agents/{agent['id']}" for agent in listed}
+    for name in playing_with("kill"):
+        assert was_killed_and_replaced(admin, agents[name]), name
+    for name in playing_with("deaf"):
+        assert ignored_a_pause_until_it_was_fenced(admin, project, agents[name]), name
 
 
 def test_what_the_demo_did_not_send_and_what_was_changed_behind_its_back_is_found_out(orch: Orch, admin: Api) -> None:
