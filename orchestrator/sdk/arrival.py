@@ -12,7 +12,7 @@ from orchestrator.sdk.binding import pages
 from orchestrator.sdk.commands import Commands
 from orchestrator.sdk.connection import Connection
 from orchestrator.sdk.documents import is_id
-from orchestrator.sdk.errors import Conflict, Held, LeaseHeld, NotFound, OrchestratorError
+from orchestrator.sdk.errors import Conflict, Held, LeaseHeld, NotFound, OrchestratorError, RateLimited
 from orchestrator.sdk.place import Place
 from orchestrator.sdk.pulse import STANDING_SECONDS
 from orchestrator.sdk.shapes import Lease
@@ -53,7 +53,8 @@ def _type_id(connection: Connection, name: str) -> str:
 def lease(place: Place, over: Event) -> Lease:
     """The lease, as soon as it can be had: a paused agent's when it is resumed, a lost process's when it is lost.
 
-    Raises Terminated, Conflict (archived), and OrchestratorError when it is `over` before.
+    An agent that is yet to be born is waited for as well. Raises NotFound where none will be, Terminated, Conflict
+    (archived), and OrchestratorError when it is `over` before.
     """
     began = time.monotonic()
     while True:
@@ -61,11 +62,21 @@ def lease(place: Place, over: Event) -> Lease:
             return place.lease()
         except Held:
             pass
-        except (LeaseHeld, NotFound):
-            if time.monotonic() - began > place.ttl * 4 / 3 + BIRTH_SECONDS:
+        except (LeaseHeld, NotFound) as error:
+            is_late = time.monotonic() - began > place.ttl * 4 / 3 + BIRTH_SECONDS
+            if is_late or (isinstance(error, NotFound) and not _may_be_born(place)):
                 raise
         if over.wait(STANDING_SECONDS):
             raise OrchestratorError("the agent is not wanted any more")
+
+
+def _may_be_born(place: Place) -> bool:
+    """Whether an agent that is not found may yet be: its spawn waits, or has just gone through."""
+    spawns = fleet.list_commands(place.project_id, agent_id=place.agent_id, verb="spawn")
+    try:
+        return any(spawn.state in ("queued", "applied") for spawn in pages(place.connection, spawns))
+    except RateLimited:
+        return True  # it cannot be told now
 
 
 def outbox_file(agent_id: str) -> Path:
