@@ -212,8 +212,10 @@ def test_an_immediate_stop_that_is_refused_ends_what_was_under_way(quiet: Projec
     settle()
 
     again = quiet.send(agent, "pause", mode="immediate")
+    at_once = beat(quiet, agent, 1)
     settle()
 
+    assert is_problem(at_once, 409, "fenced")
     assert quiet.command(again["id"])["state"] == "rejected"  # its owner has a hold already
     assert quiet.command(pause["id"])["quiesced_by"] == shown(quiet, agent)["quiesced_by"] == "no_lease"
     assert violations() == {}
