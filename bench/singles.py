@@ -60,8 +60,10 @@ def now(agents: Fleet) -> int:
 
 def until_applied(agents: Fleet, seconds: float = PATIENCE_SECONDS) -> None:
     """Wait until nothing is queued; raises Problem where it takes too long."""
-    deadline = time.monotonic() + seconds
+    asked = time.monotonic()
+    deadline = asked + seconds
     while waiting():
         if time.monotonic() > deadline:
             raise Problem(f"commands of {agents.type_slug} are still queued")
-        time.sleep(0.05)
+        time.sleep(max(0.05, 20 * (time.monotonic() - asked)))  # to look costs much where a snapshot is old
+        asked = time.monotonic()

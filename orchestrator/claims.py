@@ -12,10 +12,16 @@ from orchestrator.turns import BULK, URGENT
 
 
 class Marks(NamedTuple):
-    """Where in the queue a claim begins: what is urgent by its number, what came in bulk by its turn."""
+    """Where in the queue a claim begins: what is urgent by its number, what came in bulk by its turn, usage by when it
+    came (epoch seconds)."""
 
     urgent: int = 0
     bulk: float = 0.0
+    usage: float = 0.0
+
+    def beyond(self, other: "Marks") -> "Marks":
+        """The later of both, of each kind."""
+        return Marks(max(self.urgent, other.urgent), max(self.bulk, other.bulk), max(self.usage, other.usage))
 
 
 FRONT = Marks()
@@ -24,9 +30,10 @@ BULK_AT_MOST = 200
 """Commands of the bulk lane in one claim: with two workers at a backlog, another project's hundred are done after three
 hundred of it, and what is urgent waits for little. (A larger one is no faster.)"""
 
-LATE_TURNS = 3.0
-"""How far behind its beginning a claim of a backlog has the next one begin: a batch is accepted with the turn that the
-queue had got to, and may be committed when it has got further."""
+LATE = Marks(urgent=10_000, bulk=3.0, usage=60.0)
+"""How far behind what it has found first a claim has a later one begin. What comes late has its number from its
+insertion, and is committed when others have got further: as many as large doors take in some ten seconds. A batch has
+the turn that the queue had got to when it was accepted. No transaction of a door lasts a minute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +46,10 @@ class Claim:
     """How many of those with mail, the first ones, have some that was sent one by one."""
     full: bool = False
     marks: Marks = FRONT
-    """Where the next claim may begin: closed commands that an old snapshot keeps in the index lie before it."""
+    """Where the next claim may begin, in lanes that are full: closed commands that an old snapshot keeps in the index
+    lie before it."""
+    first: Marks = FRONT
+    """Some way before the first that was found of each kind."""
 
     @property
     def agents(self) -> list[UUID]:
@@ -53,18 +63,18 @@ class Claim:
 _CLAIM = text(f"""
     WITH urgent AS (
         SELECT a.id, c.lane, c.turn, c.seq FROM commands c JOIN agents a ON a.id = c.agent_id
-        WHERE c.state = 'queued' AND c.lane = {URGENT} AND (c.lane, c.turn, c.seq) >= ({URGENT}, 0, :urgent)
+        WHERE c.state = 'queued' AND c.lane = {URGENT} AND c.turn = 0 AND c.seq >= :urgent
         ORDER BY c.lane, c.turn, c.seq LIMIT :limit
         FOR NO KEY UPDATE OF a SKIP LOCKED
     ), bulk AS (
         SELECT a.id, c.lane, c.turn, c.seq FROM commands c JOIN agents a ON a.id = c.agent_id
-        WHERE c.state = 'queued' AND c.lane = {BULK} AND (c.lane, c.turn, c.seq) >= ({BULK}, :bulk, 0)
+        WHERE c.state = 'queued' AND c.lane = {BULK} AND c.turn >= :bulk
         ORDER BY c.lane, c.turn, c.seq LIMIT least(:limit, {BULK_AT_MOST})
         FOR NO KEY UPDATE OF a SKIP LOCKED
     ), usage AS (
-        SELECT a.id, NULL::smallint, NULL::double precision, NULL::bigint
+        SELECT a.id, NULL::smallint AS lane, extract(epoch FROM u.created_at)::float AS turn, NULL::bigint AS seq
         FROM usage_entries u JOIN agents a ON a.id = u.agent_id
-        WHERE NOT u.folded
+        WHERE NOT u.folded AND u.created_at >= to_timestamp(:usage)
         ORDER BY u.created_at LIMIT :limit
         FOR NO KEY UPDATE OF a SKIP LOCKED
     )
@@ -82,12 +92,14 @@ def claim(db: Connection, limit: int, start: Marks = FRONT) -> Claim:
     bulk = [row for row in rows if row.lane == BULK]
     entries = rows[len(urgent) + len(bulk) :]
     more_urgent, more_bulk = len(urgent) >= limit, len(bulk) >= min(limit, BULK_AT_MOST)
-    marks = Marks(
-        urgent[0].seq if more_urgent else FRONT.urgent,
-        bulk[0].turn - LATE_TURNS if more_bulk else FRONT.bulk,
+    first = Marks(
+        urgent[0].seq - LATE.urgent if urgent else FRONT.urgent,
+        bulk[0].turn - LATE.bulk if bulk else FRONT.bulk,
+        entries[0].turn - LATE.usage if entries else FRONT.usage,
     )
+    marks = Marks(urgent[0].seq if more_urgent else FRONT.urgent, first.bulk if more_bulk else FRONT.bulk)
     full = more_urgent or more_bulk or len(entries) >= limit
-    return Claim(_once(urgent + bulk), _once(entries), len(_once(urgent)), full, marks)
+    return Claim(_once(urgent + bulk), _once(entries), len(_once(urgent)), full, marks, FRONT.beyond(first))
 
 
 def _once(rows: Sequence[Any]) -> list[UUID]:

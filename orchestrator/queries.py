@@ -7,18 +7,27 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, text
 
 from orchestrator import cursors
+from orchestrator.claims import Marks
 from orchestrator.fleet import ONE_AGENT
 from orchestrator.keys import Caller
 from orchestrator.pipeline import together
+from orchestrator.turns import BULK, URGENT
 
 Rows = Sequence[Row[Any]]
 
-_OVERDUE = text("""
-    SELECT coalesce(
-        (SELECT created_at FROM commands WHERE state = 'queued' ORDER BY lane, turn, seq LIMIT 1)
-            < now() - interval '1 second', false)
-        OR EXISTS (
-            SELECT FROM usage_entries WHERE NOT folded AND created_at < now() - interval '1 second')
+_OVERDUE = text(f"""
+    SELECT bool_or(created_at < now() - interval '1 second') FROM (
+        (SELECT created_at FROM commands
+        WHERE state = 'queued' AND lane = {URGENT} AND turn = 0 AND seq >= :urgent
+        ORDER BY lane, turn, seq LIMIT 1)
+        UNION ALL
+        (SELECT created_at FROM commands
+        WHERE state = 'queued' AND lane = {BULK} AND turn >= :bulk
+        ORDER BY lane, turn, seq LIMIT 1)
+        UNION ALL
+        (SELECT created_at FROM usage_entries WHERE NOT folded AND created_at >= to_timestamp(:usage)
+        ORDER BY created_at LIMIT 1)
+    ) first
 """)
 _QUEUE = text("""
     SELECT count(*) AS depth, coalesce(extract(epoch FROM now() - min(created_at)), 0)::float AS age
@@ -151,9 +160,9 @@ def usage(db: Connection, project_id: UUID, group_by: str, since: Any, until: An
     return db.execute(_USAGE[group_by], values).all()
 
 
-def overdue(db: Connection) -> bool:
-    """Whether a command or a usage entry has waited for more than a second."""
-    return bool(db.execute(_OVERDUE).scalar_one())
+def overdue(db: Connection, start: Marks) -> bool:
+    """Whether a command or a usage entry has waited for more than a second; what lies before `start` is not seen."""
+    return bool(db.execute(_OVERDUE, start._asdict()).scalar_one())
 
 
 def queue(db: Connection) -> Row[Any]:

@@ -114,7 +114,7 @@ READS: dict[str, Work] = {
     "commands": lambda db, _, f, __: queries.commands(db, f.project_id, {}, None, 20),
     "an agent's commands": lambda db, _, f, a: queries.commands(db, f.project_id, {"agent_id": a}, None, 20),
     "a batch's progress": lambda db, _, f, __: queries.batch(db, f.project_id, uuid4()),
-    "whether anything waits too long": lambda db, _, __, ___: queries.overdue(db),
+    "whether anything waits too long": lambda db, _, __, ___: queries.overdue(db, claims.FRONT),
     "how the queue stands": lambda db, _, __, ___: queries.queue(db),
     "how many a filter by name matches": lambda db, _, f, __: matching.count(db, f.project_id, Filter(q="a-777")),
 }

@@ -140,7 +140,7 @@ def test_in_a_backlog_each_lane_goes_on_where_it_was(busy: Project) -> None:
 
     assert str(marked.mail[0]) == urgent, "the urgent lane is looked at from its own mark"
     assert places[0].lowest == 30.0
-    assert marked.marks.bulk == 30.0 - claims.LATE_TURNS
+    assert marked.marks.bulk == 30.0 - claims.LATE.bulk
 
 
 def test_a_batch_whose_commit_comes_late_is_found_soon(busy: Project) -> None:

@@ -16,6 +16,7 @@ from orchestrator.drain import Batch, Drainer
 from orchestrator.errors import Unavailable
 from orchestrator.link import CLOSED_CHANNEL, tell
 from workers import bell
+from workers.low_water import LOW_WATER
 
 CLAIM = 500
 BUDGET_SECONDS = 2.0
@@ -41,9 +42,10 @@ class Shift:
 
     def work(self) -> None:
         """Drain until a claim from the front is empty or the budget is used, and then ring for who goes on."""
-        start = claims.FRONT
-        while not (batch := self._one_batch(start)).empty or start != claims.FRONT:
-            start = batch.claim.marks
+        start = front = LOW_WATER.begin()
+        while not (batch := self._one_batch(start)).empty or start != front:
+            front = LOW_WATER.begin()
+            start = batch.claim.marks.beyond(front)
             if batch.claim.full:
                 bell.ring_now()  # an idle worker joins
             if self.seconds > BUDGET_SECONDS:
@@ -56,6 +58,7 @@ class Shift:
         try:
             with begin(Guard.DRAIN) as db:
                 claim = claims.claim(db, CLAIM, start)
+                LOW_WATER.walked(start, time.monotonic() - began, claim.first)
                 batch = self._drainer.drain(db, claim)
         except SoftTimeLimitExceeded:
             raise

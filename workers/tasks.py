@@ -1,9 +1,11 @@
 """The Celery tasks: each opens a transaction, calls one function, and decides about retry."""
 
+import time
 from collections import Counter
 from typing import Any
 
 from kombu.exceptions import OperationalError
+from sqlalchemy import Connection
 
 from orchestrator import logs, queries, timers, upkeep
 from orchestrator.db import Guard, begin
@@ -12,6 +14,7 @@ from orchestrator.errors import Unavailable
 from orchestrator.link import CLOSED_CHANNEL, tell
 from workers import bell
 from workers.app import app, slot
+from workers.low_water import LOW_WATER
 from workers.shift import Shift
 
 SLICES = 20
@@ -61,10 +64,17 @@ def ring_for_overdue() -> bool:
     anything that has waited too long; whether it did."""
     try:
         with begin(Guard.DRAIN) as db:
-            overdue = bool(timers.send_due(db)) or queries.overdue(db)
+            overdue = bool(timers.send_due(db)) or _overdue(db)
         if overdue:
             bell.publish(expires=bell.SWEPT_SECONDS)
     except (Unavailable, OperationalError, OSError) as error:
         log.warning("sweep_failed", **logs.cause(error))
         return False
     return overdue
+
+
+def _overdue(db: Connection) -> bool:
+    start, began = LOW_WATER.begin(), time.monotonic()
+    found = queries.overdue(db, start)
+    LOW_WATER.walked(start, time.monotonic() - began)
+    return found
