@@ -119,6 +119,8 @@ _CONFLICTS = text("""
     ORDER BY e.place
 """)
 
+# IS NOT TRUE is what NOT says, where nothing is NULL; but with NOT the planner, if it knows of none that waits,
+# would look for each by the index of those, and read all that wait of its agent.
 _FOLD = text("""
     WITH picked AS (
         SELECT u.agent_id, u.report_id
@@ -129,7 +131,7 @@ _FOLD = text("""
         LIMIT :most
     ), folded AS (
         UPDATE usage_entries e SET folded = true
-        FROM picked p WHERE e.agent_id = p.agent_id AND e.report_id = p.report_id AND NOT e.folded
+        FROM picked p WHERE e.agent_id = p.agent_id AND e.report_id = p.report_id AND e.folded IS NOT TRUE
         RETURNING e.*
     )
     SELECT agent_id, sum(tasks_completed)::bigint AS tasks_completed,

@@ -1,5 +1,6 @@
 """Usage: each entry counted once, whatever its agent's status, and sums that equal the counters to the last digit."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -256,6 +257,27 @@ def test_usage_of_an_agent_that_is_never_born_is_counted_or_refused(quiet: Proje
     assert late.status_code == 404
     assert (among.status_code, among.json["errors"][0]["field"]) == (422, "entries.0.agent_id")
     assert violations() == {}
+
+
+MORE_ENTRIES = """
+    INSERT INTO usage_entries (agent_id, report_id, project_id, fingerprint, occurred_at, input_tokens, output_tokens,
+        cache_read_tokens, cache_write_tokens, tasks_completed, folded)
+    SELECT id, :name || n, project_id, '', now(), 1, 0, 0, 0, 0, :folded
+    FROM agents CROSS JOIN generate_series(1, 30000) n WHERE id = :id
+"""
+
+
+def test_a_flood_on_one_agent_is_counted_in_time_though_the_planner_knows_of_none_that_waits(quiet: Project) -> None:
+    agent = quiet.born()
+    sql(MORE_ENTRIES, name="old", folded=True, id=agent)
+    sql("ANALYZE usage_entries")
+    sql(MORE_ENTRIES, name="new", folded=False, id=agent)
+
+    began = time.monotonic()
+    drain()
+
+    assert time.monotonic() - began < 1, "each entry was looked for among all that wait"
+    assert sql("SELECT count(*) AS n FROM usage_entries WHERE NOT folded")[0].n == 30_000 - FOLD_PER_AGENT
 
 
 def test_usage_before_birth_is_counted_after_it(project: Project) -> None:
