@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 from flask_openapi3 import OpenAPI
-from sqlalchemy import create_engine, make_url, text
+from sqlalchemy import make_url, text
 
 from orchestrator import db as database
 from orchestrator import keys, limits
@@ -19,6 +19,7 @@ from orchestrator.bootstrap import prepare
 from orchestrator.sdk import Orchestrator, ProjectClient
 from orchestrator.settings import settings
 from tests.redis_server import OwnRedis
+from tests.spares import Spares, connected
 from tests.stage import Api, Project, Worker
 from tests.surface import Scene
 from tests.wire import Gunicorn
@@ -84,10 +85,18 @@ def world(servers: tuple[str, str], template: tuple[str, str], home: Path) -> It
         _forget()
 
 
+@pytest.fixture(scope="session")
+def spares(servers: tuple[str, str], template: tuple[str, str]) -> Iterator[Spares]:
+    """Databases that tests may have to themselves."""
+    spares = Spares(servers[0], template[0])
+    yield spares
+    spares.drop()
+
+
 @pytest.fixture
-def alone(servers: tuple[str, str], template: tuple[str, str]) -> Iterator[str]:
+def alone(spares: Spares) -> Iterator[str]:
     """A database of this test's own, that no worker drains but those the test starts; its URL."""
-    with _database(servers[0], f"orch_alone_{uuid4().hex[:8]}", template[0]) as url:
+    with spares.lent() as url:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("ORCH_DATABASE_URL", url)
             _forget()
@@ -221,14 +230,8 @@ class _database:  # noqa: N801  # reads as the context manager it is
         self._run(f"DROP DATABASE IF EXISTS {self._name} WITH (FORCE)")
 
     def _run(self, statement: str) -> None:
-        _run_on(self._server, statement)
-
-
-def _run_on(url: str, statement: str) -> None:
-    engine = create_engine(url, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(text(statement))
-    engine.dispose()
+        with connected(self._server) as db:
+            db.execute(text(statement))
 
 
 def _own_number(redis_url: str) -> str:
@@ -244,8 +247,9 @@ def _postgres(home: Path) -> Iterator[str]:
     from orchestrator.embedded import postgres  # noqa: PLC0415  # only where no server is given
 
     with postgres(home) as url:
-        _run_on(url, "ALTER SYSTEM SET fsync = off")
-        _run_on(url, "SELECT pg_reload_conf()")
+        with connected(url) as db:
+            db.execute(text("ALTER SYSTEM SET fsync = off"))
+            db.execute(text("SELECT pg_reload_conf()"))
         yield url
 
 

@@ -1,0 +1,94 @@
+"""Databases for tests that need one of their own: used again when they have been emptied, for a copy takes long."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import Connection, create_engine, make_url, text
+
+from orchestrator import books, lease_tables, models
+
+TABLES = models.metadata.sorted_tables
+assert {books.usage_entries, lease_tables.leases} <= set(TABLES), "every module with tables is imported"
+
+# Whoever has changed more than rows leaves a database that is thrown away.
+_SCHEMA = """
+    SELECT md5(concat(
+        (SELECT json_agg((oid, relname, relkind, relpersistence, reloptions) ORDER BY oid) FROM pg_class
+            WHERE relnamespace = 'public'::regnamespace),
+        (SELECT json_agg((attrelid, attname, atttypid, attnotnull, attisdropped) ORDER BY attrelid, attnum)
+            FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid WHERE c.relnamespace = 'public'::regnamespace),
+        (SELECT json_agg((oid, convalidated) ORDER BY oid) FROM pg_constraint),
+        (SELECT json_agg((oid, tgenabled) ORDER BY oid) FROM pg_trigger),
+        (SELECT json_agg(oid ORDER BY oid) FROM pg_proc WHERE pronamespace = 'public'::regnamespace),
+        (SELECT json_agg(setconfig) FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase
+            WHERE d.datname = current_database())))
+"""
+_OTHERS = """
+    SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid()
+"""
+
+
+class Spares:
+    """Copies of one database, lent to one test after another."""
+
+    def __init__(self, server: str, template: str) -> None:
+        self._server, self._template = server, template
+        self._free: list[str] = []
+        self._all: list[str] = []
+
+    @contextmanager
+    def lent(self) -> Iterator[str]:
+        """A copy as if newly made; its URL."""
+        name = self._free.pop() if self._free else self._make()
+        yield self._url(name)
+        if self._emptied(name):
+            self._free.append(name)
+
+    def drop(self) -> None:
+        """Leave none behind."""
+        for name in self._all:
+            self._run(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+    def _make(self) -> str:
+        name = f"orch_alone_{uuid4().hex[:8]}"
+        self._run(f"CREATE DATABASE {name} TEMPLATE {self._template} STRATEGY file_copy")
+        self._all.append(name)
+        return name
+
+    def _emptied(self, name: str) -> bool:
+        with connected(self._url(name)) as db:
+            db.execute(text(_OTHERS))
+            if db.execute(text(_SCHEMA)).scalar_one() != self._as_new[0]:
+                return False
+            db.execute(text(f"TRUNCATE {', '.join(table.name for table in TABLES)} RESTART IDENTITY"))
+            for table, rows in self._as_new[1].items():
+                into = f"INSERT INTO {table} SELECT * FROM json_populate_recordset(NULL::{table}, CAST(:rows AS json))"
+                db.execute(text(into), {"rows": rows})
+        return True
+
+    @cached_property
+    def _as_new(self) -> tuple[str, dict[str, Any]]:
+        """The template's schema, and the rows of each table that has any."""
+        with connected(self._url(self._template)) as db:
+            rows = {t.name: db.execute(text(f"SELECT json_agg(t)::text FROM {t.name} t")).scalar_one() for t in TABLES}
+            return db.execute(text(_SCHEMA)).scalar_one(), {name: some for name, some in rows.items() if some}
+
+    def _url(self, name: str) -> str:
+        return make_url(self._server).set(database=name).render_as_string(hide_password=False)
+
+    def _run(self, statement: str) -> None:
+        with connected(self._server) as db:
+            db.execute(text(statement))
+
+
+@contextmanager
+def connected(url: str) -> Iterator[Connection]:
+    """A connection for statements that are no part of a transaction."""
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        yield connection
+    engine.dispose()
