@@ -119,19 +119,19 @@ _CONFLICTS = text("""
     ORDER BY e.place
 """)
 
-# IS NOT TRUE is what NOT says, where nothing is NULL; but with NOT the planner, if it knows of none that waits,
-# would look for each by the index of those, and read all that wait of its agent.
+# Updated by their place: whoever has the agent's lock is the only one to move them. Looked for by anything else, the
+# planner, if it knows of none that waits, would read for each all that wait of its agent.
 _FOLD = text("""
     WITH picked AS (
-        SELECT u.agent_id, u.report_id
+        SELECT u.place
         FROM unnest(CAST(:ids AS uuid[])) AS mine (id)
         CROSS JOIN LATERAL (
-            SELECT agent_id, report_id FROM usage_entries WHERE agent_id = mine.id AND NOT folded LIMIT :each
+            SELECT ctid AS place FROM usage_entries WHERE agent_id = mine.id AND NOT folded LIMIT :each
         ) u
         LIMIT :most
     ), folded AS (
         UPDATE usage_entries e SET folded = true
-        FROM picked p WHERE e.agent_id = p.agent_id AND e.report_id = p.report_id AND e.folded IS NOT TRUE
+        FROM picked p WHERE e.ctid = p.place AND e.folded IS NOT TRUE
         RETURNING e.*
     )
     SELECT agent_id, sum(tasks_completed)::bigint AS tasks_completed,
