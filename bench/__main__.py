@@ -50,7 +50,7 @@ def _everything(stack: Stack, report: Report) -> None:
         yardsticks.plain(stack, 2, (2,))  # warm-up
         for _ in range(REPETITIONS):
             report.add(yardsticks.pgbench(stack))
-            report.add(yardsticks.plain(stack, 4))
+            report.add(yardsticks.plain(stack, 3))
     small, large = fleet("small", 10_000), fleet("large", 100_000)
     with _part("one by one"), stack.workers(2), stack.web() as url:
         singles.throughput(stack, url, small, 2)  # warm-up
@@ -76,6 +76,7 @@ def _bulk(stack: Stack, report: Report, small: Fleet, large: Fleet) -> None:
         report.add(bulk.interactive(stack, url, small, large, "resume"))
     with _part("a backlog alone"), stack.web() as url:
         for _ in range(REPETITIONS):
+            tidy()
             for processes, verb in ((1, "pause"), (2, "resume")):
                 report.add({f"alone, {processes}": bulk.alone(stack, url, large, verb, processes)})
 
@@ -94,8 +95,8 @@ def _beats(stack: Stack, report: Report) -> None:
         leases = beats.grant(stack, url, agents)
         report.add(beats.idle(5))
         beats.one_by_one(url, agents, leases, 5)  # warm-up
-        report.add(beats.one_by_one(url, agents, leases, 15))
-        report.add(beats.together(stack, url, agents, leases, 15))
+        report.add(beats.one_by_one(url, agents, leases, 10))
+        report.add(beats.together(stack, url, agents, leases, 10))
 
 
 def _million(stack: Stack, report: Report) -> None:

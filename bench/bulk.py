@@ -11,7 +11,7 @@ from threading import Event
 from bench import singles
 from bench.load import CONNECTIONS, poster
 from bench.stack import Stack
-from bench.world import Fleet, sql, tidy
+from bench.world import Fleet, sql
 from workers import bell
 
 LIST = 1_000
@@ -67,7 +67,6 @@ def alone(stack: Stack, url: str, agents: Fleet, verb: str, processes: int) -> f
     """Commands of a backlog drained per second, by so many processes, from the first commit to the last."""
     mark = singles.now(agents)
     send(stack, url, agents, verb)
-    tidy()
     with stack.workers(processes):
         for _ in range(processes):
             bell.publish()

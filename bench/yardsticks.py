@@ -11,7 +11,7 @@ from bench.world import Fleet, fleet, sql
 from orchestrator.embedded import postgres_binary
 
 AGENTS = 2_000
-TRANSACTIONS = 16_000
+TRANSACTIONS = 8_000
 CLIENTS = (1, 16)
 PREFORK = (2, 4)
 
@@ -63,7 +63,7 @@ def _pgbench(stack: Stack, agents: Fleet, clients_: Sequence[int]) -> Iterator[t
     host = parse_qs(urlsplit(stack.server_url).query)["host"][0]
     place = ["-h", host, "-U", "postgres", "-n", "-M", "prepared", "-f", str(script)]
     for clients in clients_:
-        number = TRANSACTIONS // (1 if clients > 1 else 4)
+        number = TRANSACTIONS // (1 if clients > 1 else 2)
         sql(_MAIL, project=agents.project_id, rounds=number // AGENTS)
         (first,) = sql("SELECT min(seq) AS seq FROM commands WHERE state = 'queued'")
         given = {"first": first.seq, "k": 0, "clients": clients, "project": agents.project_id}
