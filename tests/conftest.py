@@ -24,6 +24,7 @@ from tests.stage import Api, Project, Worker
 from tests.surface import Scene
 from tests.wire import Gunicorn
 from workers.app import app as celery
+from workers.low_water import LOW_WATER, LowWater
 
 LONGEST = {"test_up", "test_lease_races", "test_demo", "test_compose", "test_sdk_running", "test_races", "test_claims"}
 """Files of few tests that take more than ten seconds each."""
@@ -213,6 +214,7 @@ def _forget() -> None:
             database.engine(guard).dispose()
     for cached in CACHES:
         cached.cache_clear()
+    vars(LOW_WATER).update(vars(LowWater()))  # a mark of one database says nothing of another
 
 
 class _database:  # noqa: N801  # reads as the context manager it is
