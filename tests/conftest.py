@@ -18,18 +18,18 @@ from orchestrator import keys, limits
 from orchestrator.bootstrap import prepare
 from orchestrator.sdk import Orchestrator, ProjectClient
 from orchestrator.settings import settings
+from tests.databases import Database, Spares, connected
 from tests.redis_server import OwnRedis
-from tests.spares import Spares, connected
 from tests.stage import Api, Project, Worker
 from tests.surface import Scene
 from tests.wire import Gunicorn
 from workers.app import app as celery
-from workers.low_water import LOW_WATER, LowWater
+from workers.low_water import low_water
 
 LONGEST = {"test_up", "test_lease_races", "test_demo", "test_compose", "test_sdk_running", "test_races", "test_claims"}
 """Files of few tests that take more than ten seconds each."""
 
-CACHES = (settings, database.engine, limits.limits, limits._shares, limits._script)
+CACHES = (settings, database.engine, limits.limits, limits._shares, limits._script, low_water)
 
 
 def pytest_configure() -> None:
@@ -63,7 +63,7 @@ def template(servers: tuple[str, str], home: Path) -> Iterator[tuple[str, str]]:
     """The name of a migrated database with one administrator, to be copied, and the administrator's key."""
     name = f"orch_template_{uuid4().hex[:8]}"
     key_file = home / "template.key"
-    with _database(servers[0], name) as url:
+    with Database(servers[0], name) as url:
         prepare(url, key_file)
         yield name, key_file.read_text().strip()
 
@@ -72,7 +72,7 @@ def template(servers: tuple[str, str], home: Path) -> Iterator[tuple[str, str]]:
 def world(servers: tuple[str, str], template: tuple[str, str], home: Path) -> Iterator[None]:
     """The environment every process of this session sees: one database, one Redis, no limits."""
     with (
-        _database(servers[0], f"orch_test_{uuid4().hex[:8]}", template[0]) as url,
+        Database(servers[0], f"orch_test_{uuid4().hex[:8]}", template[0]) as url,
         pytest.MonkeyPatch.context() as patch,
     ):
         patch.setenv("ORCH_DATABASE_URL", url)
@@ -89,9 +89,8 @@ def world(servers: tuple[str, str], template: tuple[str, str], home: Path) -> It
 @pytest.fixture(scope="session")
 def spares(servers: tuple[str, str], template: tuple[str, str]) -> Iterator[Spares]:
     """Databases that tests may have to themselves."""
-    spares = Spares(servers[0], template[0])
-    yield spares
-    spares.drop()
+    with Spares(servers[0], template[0]) as spares:
+        yield spares
 
 
 @pytest.fixture
@@ -109,7 +108,7 @@ def alone(spares: Spares) -> Iterator[str]:
 def apart(servers: tuple[str, str], template: tuple[str, str], world: None) -> Iterator[str]:
     """A database of this module's own, that nobody drains; its URL. Not for modules that use `worker`."""
     with (
-        _database(servers[0], f"orch_apart_{uuid4().hex[:8]}", template[0]) as url,
+        Database(servers[0], f"orch_apart_{uuid4().hex[:8]}", template[0]) as url,
         pytest.MonkeyPatch.context() as patch,
     ):
         patch.setenv("ORCH_DATABASE_URL", url)
@@ -134,7 +133,7 @@ def own_redis(world: None, tmp_path: Path) -> Iterator[OwnRedis]:
 @pytest.fixture
 def empty(servers: tuple[str, str]) -> Iterator[str]:
     """A database without tables; its URL."""
-    with _database(servers[0], f"orch_empty_{uuid4().hex[:8]}") as url:
+    with Database(servers[0], f"orch_empty_{uuid4().hex[:8]}") as url:
         yield url
 
 
@@ -214,26 +213,6 @@ def _forget() -> None:
             database.engine(guard).dispose()
     for cached in CACHES:
         cached.cache_clear()
-    vars(LOW_WATER).update(vars(LowWater()))  # a mark of one database says nothing of another
-
-
-class _database:  # noqa: N801  # reads as the context manager it is
-    """A database on the given server, dropped at the end; a copy of `template` where one is named."""
-
-    def __init__(self, server: str, name: str, template: str | None = None) -> None:
-        self._server, self._name, self._template = server, name, template
-
-    def __enter__(self) -> str:
-        copied = f" TEMPLATE {self._template} STRATEGY file_copy" if self._template else ""
-        self._run(f"CREATE DATABASE {self._name}{copied}")
-        return make_url(self._server).set(database=self._name).render_as_string(hide_password=False)
-
-    def __exit__(self, *_: object) -> None:
-        self._run(f"DROP DATABASE IF EXISTS {self._name} WITH (FORCE)")
-
-    def _run(self, statement: str) -> None:
-        with connected(self._server) as db:
-            db.execute(text(statement))
 
 
 def _own_number(redis_url: str) -> str:

@@ -275,7 +275,7 @@ class Worker:
     @classmethod
     @contextmanager
     def start(cls, log: Path, concurrency: int = 2, **environment: str) -> Iterator[Self]:
-        """Start one and wait until it has drained; it ends with the block."""
+        """Start one; it ends with the block. It is up once it has applied something."""
         command = ["-A", "workers.app", "worker", "--without-gossip", "--without-mingle", "-E", "-l", "warning"]
         command += ["-Q", "commands,upkeep", "-c", str(concurrency), "-n", f"{uuid4().hex[:8]}@%h"]
         with log.open("ab") as output:

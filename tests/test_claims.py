@@ -18,6 +18,7 @@ from orchestrator.drain import Batch, Drainer
 from orchestrator.errors import Unavailable
 from tests.redis_server import OwnRedis
 from tests.stage import Project, Worker, applied, blocked, drain, eventually, multiply, run, settle, sql, violations
+from tests.test_plans import nodes
 from workers import shift, tasks
 
 LETTERS = 600
@@ -95,13 +96,7 @@ def _pages_read_by_a_claim(start: Marks) -> int:
     claim = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {claims._CLAIM.text}"
     with begin(Guard.DRAIN) as db:
         ((plan,),) = run(db, claim, limit=500, **start._asdict())
-    return max(node["Shared Hit Blocks"] for node in _nodes(plan[0]["Plan"]) if _is_of_the_queue(node))
-
-
-def _nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield node
-    for below in node.get("Plans", ()):
-        yield from _nodes(below)
+    return max(node["Shared Hit Blocks"] for node in nodes(plan[0]["Plan"]) if _is_of_the_queue(node))
 
 
 def _is_of_the_queue(node: dict[str, Any]) -> bool:

@@ -222,6 +222,7 @@ def test_a_hold_that_makes_no_sense_is_refused_at_the_door(
 def test_a_hold_is_lifted_once_when_its_time_is_over(quiet: Project, agent: str, workers: None) -> None:
     del workers
     others = [quiet.spawn(wait=False)["agent_id"] for _ in range(10)]
+    eventually(lambda: not sql("SELECT 1 FROM agents WHERE status IS NULL"), 20)  # a worker is up
     until = soon(1.5)
     for each in (agent, *others):
         quiet.send(each, "pause", owner="night", until=until)

@@ -6,7 +6,7 @@ from orchestrator import claims
 from orchestrator.claims import FRONT, Marks
 from orchestrator.db import Guard, begin
 from tests.stage import Project, sql
-from workers import low_water, shift, tasks
+from workers import low_water, tasks
 from workers.low_water import LowWater
 
 MARK = Marks(urgent=70_000, bulk=5.0, usage=1e9)
@@ -31,12 +31,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.fixture
-def low(monkeypatch: pytest.MonkeyPatch) -> LowWater:
-    """This process's, as new."""
-    fresh = LowWater()
-    monkeypatch.setattr(shift, "LOW_WATER", fresh)
-    monkeypatch.setattr(tasks, "LOW_WATER", fresh)
-    return fresh
+def low(quiet: Project) -> LowWater:
+    """This process's, which knows nothing of the new database yet."""
+    del quiet
+    return low_water.low_water()
 
 
 def test_a_short_walk_is_taken_always(clock: Clock) -> None:

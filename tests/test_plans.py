@@ -84,13 +84,14 @@ def scanned(statement: str, values: Any, guard: Guard) -> set[str]:
     with begin(guard) as db:
         cursor = db.connection.driver_connection.cursor()  # type: ignore[union-attr]
         plan = cursor.execute(f"EXPLAIN (FORMAT JSON) {statement}", values).fetchone()[0]
-    return {node["Relation Name"] for node in _nodes(plan[0]["Plan"]) if node["Node Type"] == "Seq Scan"}
+    return {node["Relation Name"] for node in nodes(plan[0]["Plan"]) if node["Node Type"] == "Seq Scan"}
 
 
-def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every node of a plan, from the top."""
     yield plan
     for part in plan.get("Plans", ()):
-        yield from _nodes(part)
+        yield from nodes(part)
 
 
 Work = Callable[[Any, Caller, Fleet, UUID], Any]

@@ -2,6 +2,7 @@
 every walk from the very front steps over all of it."""
 
 import time
+from functools import cache
 
 from orchestrator.claims import FRONT, Marks
 
@@ -28,5 +29,7 @@ class LowWater:
             self._due = time.monotonic() + SHARE * seconds if seconds >= LONG_SECONDS else 0.0
 
 
-LOW_WATER = LowWater()
-"""This process's."""
+@cache
+def low_water() -> LowWater:
+    """This process's."""
+    return LowWater()

@@ -16,7 +16,7 @@ from orchestrator.drain import Batch, Drainer
 from orchestrator.errors import Unavailable
 from orchestrator.link import CLOSED_CHANNEL, tell
 from workers import bell
-from workers.low_water import LOW_WATER
+from workers.low_water import low_water
 
 CLAIM = 500
 BUDGET_SECONDS = 2.0
@@ -42,9 +42,9 @@ class Shift:
 
     def work(self) -> None:
         """Drain until a claim from the front is empty or the budget is used, and then ring for who goes on."""
-        start = front = LOW_WATER.begin()
+        start = front = low_water().begin()
         while not (batch := self._one_batch(start)).empty or start != front:
-            front = LOW_WATER.begin()
+            front = low_water().begin()
             start = batch.claim.marks.beyond(front)
             if batch.claim.full:
                 bell.ring_now()  # an idle worker joins
@@ -58,7 +58,7 @@ class Shift:
         try:
             with begin(Guard.DRAIN) as db:
                 claim = claims.claim(db, CLAIM, start)
-                LOW_WATER.walked(start, time.monotonic() - began, claim.first)
+                low_water().walked(start, time.monotonic() - began, claim.first)
                 batch = self._drainer.drain(db, claim)
         except SoftTimeLimitExceeded:
             raise

@@ -14,7 +14,7 @@ from orchestrator.errors import Unavailable
 from orchestrator.link import CLOSED_CHANNEL, tell
 from workers import bell
 from workers.app import app, slot
-from workers.low_water import LOW_WATER
+from workers.low_water import low_water
 from workers.shift import Shift
 
 SLICES = 20
@@ -74,7 +74,7 @@ def ring_for_overdue() -> bool:
 
 
 def _overdue(db: Connection) -> bool:
-    start, began = LOW_WATER.begin(), time.monotonic()
+    start, began = low_water().begin(), time.monotonic()
     found = queries.overdue(db, start)
-    LOW_WATER.walked(start, time.monotonic() - began)
+    low_water().walked(start, time.monotonic() - began)
     return found

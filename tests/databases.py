@@ -1,7 +1,7 @@
-"""Databases for tests that need one of their own: used again when they have been emptied, for a copy takes long."""
+"""The databases of the tests: made, copied, and used again when they have been emptied, for a copy takes long."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import cached_property
 from typing import Any
 from uuid import uuid4
@@ -33,35 +33,47 @@ _OTHERS = """
 """
 
 
-class Spares:
-    """Copies of one database, lent to one test after another."""
+class Database(AbstractContextManager[str]):
+    """A database on the given server, dropped at the end; a copy of `template` where one is named. Its URL."""
+
+    def __init__(self, server: str, name: str, template: str | None = None) -> None:
+        self._server, self._name, self._template = server, name, template
+        self.url = make_url(server).set(database=name).render_as_string(hide_password=False)
+
+    def __enter__(self) -> str:
+        copied = f" TEMPLATE {self._template} STRATEGY file_copy" if self._template else ""
+        self._run(f"CREATE DATABASE {self._name}{copied}")
+        return self.url
+
+    def __exit__(self, *_: object) -> None:
+        self._run(f"DROP DATABASE IF EXISTS {self._name} WITH (FORCE)")
+
+    def _run(self, statement: str) -> None:
+        with connected(self._server) as db:
+            db.execute(text(statement))
+
+
+class Spares(ExitStack):
+    """Copies of one database, lent to one test after another; dropped at the end."""
 
     def __init__(self, server: str, template: str) -> None:
+        super().__init__()
         self._server, self._template = server, template
         self._free: list[str] = []
-        self._all: list[str] = []
 
     @contextmanager
     def lent(self) -> Iterator[str]:
         """A copy as if newly made; its URL."""
-        name = self._free.pop() if self._free else self._make()
-        yield self._url(name)
+        url = self._free.pop() if self._free else self._make()
+        yield url
         with suppress(OperationalError):  # it may let nobody in any more
-            self._empty(name)
-
-    def drop(self) -> None:
-        """Leave none behind."""
-        for name in self._all:
-            self._run(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+            self._empty(url)
 
     def _make(self) -> str:
-        name = f"orch_alone_{uuid4().hex[:8]}"
-        self._run(f"CREATE DATABASE {name} TEMPLATE {self._template} STRATEGY file_copy")
-        self._all.append(name)
-        return name
+        return self.enter_context(Database(self._server, f"orch_alone_{uuid4().hex[:8]}", self._template))
 
-    def _empty(self, name: str) -> None:
-        with connected(self._url(name)) as db:
+    def _empty(self, url: str) -> None:
+        with connected(url) as db:
             db.execute(text(_OTHERS))
             if db.execute(text(_SCHEMA)).scalar_one() != self._as_new[0]:
                 return
@@ -69,21 +81,14 @@ class Spares:
             for table, rows in self._as_new[1].items():
                 into = f"INSERT INTO {table} SELECT * FROM json_populate_recordset(NULL::{table}, CAST(:rows AS json))"
                 db.execute(text(into), {"rows": rows})
-        self._free.append(name)
+        self._free.append(url)
 
     @cached_property
     def _as_new(self) -> tuple[str, dict[str, Any]]:
         """The template's schema, and the rows of each table that has any."""
-        with connected(self._url(self._template)) as db:
+        with connected(Database(self._server, self._template).url) as db:
             rows = {t.name: db.execute(text(f"SELECT json_agg(t)::text FROM {t.name} t")).scalar_one() for t in TABLES}
             return db.execute(text(_SCHEMA)).scalar_one(), {name: some for name, some in rows.items() if some}
-
-    def _url(self, name: str) -> str:
-        return make_url(self._server).set(database=name).render_as_string(hide_password=False)
-
-    def _run(self, statement: str) -> None:
-        with connected(self._server) as db:
-            db.execute(text(statement))
 
 
 @contextmanager
