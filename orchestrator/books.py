@@ -44,7 +44,7 @@ usage_entries = Table(
         " AND tasks_completed >= 0 AND (cost IS NULL OR cost >= 0)",
         name="amounts",
     ),
-    Index("ix_usage_entries_unfolded", "agent_id", postgresql_where=text("NOT folded")),
+    Index("ix_usage_entries_unfolded", "agent_id", "occurred_at", postgresql_where=text("NOT folded")),
     Index("ix_usage_entries_waiting", "created_at", postgresql_where=text("NOT folded")),
     Index("ix_usage_entries_report", "project_id", "occurred_at"),
 )

@@ -24,12 +24,12 @@ Rows = Sequence[Row[Any]]
 _AGENT = """
     SELECT a.*, t.name AS agent_type_name, t.slug AS agent_type_slug, p.name AS project_name, p.slug AS project_slug,
         (SELECT count(*) FROM issues i WHERE i.assigned_agent_id = a.id) AS assigned_issues_count
-    FROM {agents} a
+    FROM agents a
     JOIN agent_types t ON t.id = a.agent_type_id
     JOIN projects p ON p.id = a.project_id
 """
 ONE_AGENT = text(
-    _AGENT.format(agents="agents")
+    _AGENT
     + "WHERE a.id = :agent AND a.project_id = :project AND (:superuser OR p.owner_id = :user) AND a.status IS NOT NULL"
 )
 _COUNTERS = ", ".join(f"coalesce(sum({status}), 0)::bigint AS {status}" for status in Status)
@@ -38,6 +38,8 @@ _METRICS = text(f"""
         coalesce(sum(tokens_used), 0) AS tokens_used, coalesce(sum(cost_incurred), 0) AS cost_incurred
     FROM project_counters WHERE project_id = :project
 """)
+
+_NEWEST = "ORDER BY created_at DESC, id DESC"
 
 # One value, so that an index can lead to it in the order of the page. A slug can look like another type's id.
 _OF_TYPE = """agent_type_id = (
@@ -133,11 +135,22 @@ def metrics(db: Connection, project_id: UUID) -> Row[Any]:
 def _agents(
     db: Connection, project_id: UUID, wanted: Filter, limit: int, more: list[str], values: dict[str, Any]
 ) -> Rows:
-    conditions = " AND ".join(["project_id = :project", "status IS NOT NULL", *wanted.conditions, *more])
-    newest = "ORDER BY created_at DESC, id DESC"
-    inner = f"(SELECT * FROM agents WHERE {conditions} {newest} LIMIT :limit OFFSET :offset)"
+    ids = f"SELECT id FROM ({_matching(wanted, more)}) found {_NEWEST} LIMIT :limit OFFSET :offset"
     values = wanted.values | values | {"project": project_id, "limit": limit + 1}
-    return db.execute(text(_AGENT.format(agents=inner) + "ORDER BY a.created_at DESC, a.id DESC"), values).all()
+    these = f"WHERE a.id = ANY(ARRAY({ids})) ORDER BY a.created_at DESC, a.id DESC"
+    return db.execute(text(_AGENT + these), values).all()
+
+
+def _matching(wanted: Filter, more: list[str]) -> str:
+    """The ids to choose a page from, such that indexes alone give them in its order. In that by type, the status comes
+    before the time: there is a search for each, as far as the page may need it."""
+    conditions = " AND ".join(["project_id = :project", "status IS NOT NULL", *wanted.conditions, *more])
+    search = f"SELECT id, created_at FROM agents WHERE {conditions}"
+    if wanted.type is None or wanted.status is not None:
+        return search
+    return " UNION ALL ".join(
+        f"({search} AND status = '{status}' {_NEWEST} LIMIT CAST(:limit AS bigint) + :offset)" for status in Status
+    )
 
 
 def _page(db: Connection, project_id: UUID, wanted: Filter, rows: Rows, number: int | None, limit: int) -> Page:

@@ -119,19 +119,22 @@ _CONFLICTS = text("""
     ORDER BY e.place
 """)
 
-# Updated by their place: whoever has the agent's lock is the only one to move them. Looked for by anything else, the
-# planner, if it knows of none that waits, would read for each all that wait of its agent.
+# Updated by their place, from a list that is made once: whoever has the agent's lock is the only one to move them. The
+# planner, if it knows of none that waits, would look for each by anything else among all that wait of its agent, and
+# would make a mere subquery's list anew for each row of the ledger. The order is what one index alone gives, and the
+# drain may not sort: else an agent's would be looked for among all that wait.
 _FOLD = text("""
-    WITH picked AS (
-        SELECT u.place
-        FROM unnest(CAST(:ids AS uuid[])) AS mine (id)
-        CROSS JOIN LATERAL (
-            SELECT ctid AS place FROM usage_entries WHERE agent_id = mine.id AND NOT folded LIMIT :each
-        ) u
-        LIMIT :most
-    ), folded AS (
+    WITH folded AS (
         UPDATE usage_entries e SET folded = true
-        FROM picked p WHERE e.ctid = p.place AND e.folded IS NOT TRUE
+        WHERE e.folded IS NOT TRUE AND e.ctid = ANY(ARRAY(
+            SELECT u.place
+            FROM unnest(CAST(:ids AS uuid[])) AS mine (id)
+            CROSS JOIN LATERAL (
+                SELECT ctid AS place FROM usage_entries WHERE agent_id = mine.id AND NOT folded
+                ORDER BY occurred_at LIMIT :each
+            ) u
+            LIMIT :most
+        ))
         RETURNING e.*
     )
     SELECT agent_id, sum(tasks_completed)::bigint AS tasks_completed,

@@ -109,12 +109,19 @@ agents = Table(
     CheckConstraint("(status IS NULL) = (version = 0)", name="born"),
     CheckConstraint("(status IS NOT DISTINCT FROM 'terminated') = (terminated_at IS NOT NULL)", name="terminated"),
     CheckConstraint("tasks_completed >= 0 AND tokens_used >= 0 AND cost_incurred >= 0", name="counters"),
-    Index("ix_agents_page", "project_id", "created_at", "id"),
+    Index("ix_agents_page", "project_id", "created_at", "id", postgresql_where=text("status IS NOT NULL")),
     Index("ix_agents_status_page", "project_id", "status", "created_at", "id"),
-    Index("ix_agents_type_page", "project_id", "agent_type_id", "created_at", "id", postgresql_include=["status"]),
+    Index("ix_agents_type_page", "project_id", "agent_type_id", "status", "created_at", "id"),
     Index("ix_agents_hold_until", "hold_until", postgresql_where=text("hold_until IS NOT NULL")),
     Index("ix_agents_stop", "id", postgresql_where=text("stop IS NOT NULL")),
-    Index("ix_agents_name", "project_id", "name", postgresql_ops={"name": "text_pattern_ops"}),
+    Index(
+        "ix_agents_name",
+        "project_id",
+        "name",
+        postgresql_ops={"name": "text_pattern_ops"},
+        postgresql_include=["created_at", "id"],
+        postgresql_where=text("status IS NOT NULL"),
+    ),
     postgresql_with={"fillfactor": "80"},
 )
 

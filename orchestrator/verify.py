@@ -113,6 +113,12 @@ INVARIANTS: dict[str, tuple[str, str]] = {
            SELECT u.agent_id FROM usage_entries u
            LEFT JOIN agents a ON a.id = u.agent_id AND a.project_id = u.project_id WHERE a.id IS NULL""",
     ),
+    "I10": (
+        "a request belongs to one user and key, and what it made exists",
+        """SELECT r.user_id FROM requests r LEFT JOIN commands c ON c.id = r.command_id
+           WHERE r.command_id IS NOT NULL AND c.id IS NULL
+           UNION ALL SELECT user_id FROM requests GROUP BY user_id, key HAVING count(*) > 1""",
+    ),
     "I11": (
         "an agent is paused exactly as long as it has a hold, one of each owner at most",
         """SELECT a.id FROM agents a CROSS JOIN LATERAL (
@@ -137,12 +143,6 @@ INVARIANTS: dict[str, tuple[str, str]] = {
            SELECT c.id FROM commands c JOIN agents a ON a.id = c.agent_id
            WHERE c.quiesced_at < c.closed_at OR (c.quiesced_at IS NOT NULL AND c.state <> 'applied')
                OR (c.state = 'applied' AND c.verb = 'terminate' AND c.quiesced_at IS NULL AND a.stop IS NULL)""",
-    ),
-    "I10": (
-        "a request belongs to one user and key, and what it made exists",
-        """SELECT r.user_id FROM requests r LEFT JOIN commands c ON c.id = r.command_id
-           WHERE r.command_id IS NOT NULL AND c.id IS NULL
-           UNION ALL SELECT user_id FROM requests GROUP BY user_id, key HAVING count(*) > 1""",
     ),
 }
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -79,23 +80,37 @@ def recorded(monkeypatch: pytest.MonkeyPatch, guard: Guard) -> Iterator[list[tup
         monkeypatch.undo()
 
 
-def scanned(statement: str, values: Any, guard: Guard) -> set[str]:
-    """The tables that the database would read from end to end for a statement."""
+def plan(statement: str, values: Any, guard: Guard) -> list[dict[str, Any]]:
+    """Every node of what the database would do for a statement."""
     with begin(guard) as db:
         cursor = db.connection.driver_connection.cursor()  # type: ignore[union-attr]
-        plan = cursor.execute(f"EXPLAIN (FORMAT JSON) {statement}", values).fetchone()[0]
-    return {node["Relation Name"] for node in nodes(plan[0]["Plan"]) if node["Node Type"] == "Seq Scan"}
+        (found,) = cursor.execute(f"EXPLAIN (FORMAT JSON) {statement}", values).fetchone()[0]
+    return list(nodes(found["Plan"]))
 
 
-def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Every node of a plan, from the top."""
-    yield plan
-    for part in plan.get("Plans", ()):
+def scanned(statement: str, values: Any, guard: Guard) -> set[str]:
+    """The tables that the database would read from end to end for a statement."""
+    return {node["Relation Name"] for node in plan(statement, values, guard) if node["Node Type"] == "Seq Scan"}
+
+
+def nodes(top: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A node of a plan, and all below it."""
+    yield top
+    for part in top.get("Plans", ()):
         yield from nodes(part)
 
 
 Work = Callable[[Any, Caller, Fleet, UUID], Any]
 
+PAGES = {
+    "of all": Filter(),
+    "by status": Filter(status=Status.WORKING),
+    "by a status that nobody has": Filter(status=Status.WAITING),
+    "by type": Filter(type="its"),
+    "by type and status": Filter(type="its", status=Status.WORKING),
+    "by type and a status that nobody has": Filter(type="its", status=Status.WAITING),
+    "by name": Filter(q="a-777"),
+}
 READS: dict[str, Work] = {
     "first page": lambda db, _, f, __: agents.page(db, f.project_id, Filter(), 1, 20),
     "a page by cursor": lambda db, _, f, __: agents.page_after(
@@ -135,6 +150,23 @@ def test_the_door_reads_by_an_index(large: Fleet, caller: Caller, monkeypatch: p
     assert found
     for statement, values in found:
         assert scanned(statement, values, Guard.DOOR) & LARGE == set(), statement
+
+
+@pytest.mark.parametrize("wanted", PAGES.values(), ids=PAGES)
+def test_a_page_is_found_in_indexes_alone(large: Fleet, monkeypatch: pytest.MonkeyPatch, wanted: Filter) -> None:
+    wanted = replace(wanted, type=wanted.type and large.type_slug)
+
+    with recorded(monkeypatch, Guard.DOOR) as found, autocommit() as db:
+        agents.page(db, large.project_id, wanted, 1, 20)
+        agents.page(db, large.project_id, wanted, 400, 20)
+
+    searches = [node for call in found for node in plan(*call, Guard.DOOR) if "ix_agents" in node.get("Index Name", "")]
+    assert len(searches) >= 2
+    assert {node["Node Type"] for node in searches if node["Plan Rows"] > 1} <= {"Index Only Scan"}
+    assert (
+        max(node["Plan Rows"] for call in found for node in plan(*call, Guard.DOOR) if node["Node Type"] == "Sort")
+        < 500
+    )
 
 
 def test_so_does_a_batch_of_the_drain(large: Fleet, caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:

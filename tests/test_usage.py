@@ -15,7 +15,7 @@ from orchestrator import claims, ledger
 from orchestrator import drain as drains
 from orchestrator.db import Guard, begin
 from orchestrator.ledger import FOLD_PER_AGENT, AgentEntry
-from tests.stage import WAIT, Project, blocked, drain, eventually, fields, is_problem, settle, sql, violations
+from tests.stage import WAIT, Project, blocked, drain, eventually, fields, is_problem, multiply, settle, sql, violations
 from tests.surface import send
 from tests.wire import Gunicorn
 from web.waiters import waiters
@@ -263,21 +263,29 @@ MORE_ENTRIES = """
     INSERT INTO usage_entries (agent_id, report_id, project_id, fingerprint, occurred_at, input_tokens, output_tokens,
         cache_read_tokens, cache_write_tokens, tasks_completed, folded)
     SELECT id, :name || n, project_id, '', now(), 1, 0, 0, 0, 0, :folded
-    FROM agents CROSS JOIN generate_series(1, 30000) n WHERE id = :id
+    FROM (SELECT * FROM agents ORDER BY id LIMIT :agents) a CROSS JOIN generate_series(1, :each) n
 """
 
 
-def test_a_flood_on_one_agent_is_counted_in_time_though_the_planner_knows_of_none_that_waits(quiet: Project) -> None:
-    agent = quiet.born()
-    sql(MORE_ENTRIES, name="old", folded=True, id=agent)
+@pytest.mark.parametrize("known", [1, 500])
+@pytest.mark.parametrize(("agents", "each"), [(1, 30_000), (500, 20)])
+def test_a_flood_is_counted_in_time_though_the_planner_knows_of_none_that_waits(
+    quiet: Project, known: int, agents: int, each: int
+) -> None:
+    multiply(quiet.born(), 499)
+    settle()
+    sql(MORE_ENTRIES, name="old", folded=True, agents=known, each=1)
     sql("ANALYZE usage_entries")
-    sql(MORE_ENTRIES, name="new", folded=False, id=agent)
+    sql(MORE_ENTRIES, name="new", folded=False, agents=agents, each=each)
+    among = [row.id for row in sql("SELECT id FROM agents ORDER BY id LIMIT :agents", agents=agents)]
 
     began = time.monotonic()
-    drain()
+    with begin(Guard.DRAIN) as db:
+        sums = ledger.fold(db, among)
 
-    assert time.monotonic() - began < 1, "each entry was looked for among all that wait"
-    assert sql("SELECT count(*) AS n FROM usage_entries WHERE NOT folded")[0].n == 30_000 - FOLD_PER_AGENT
+    assert time.monotonic() - began < 3, "each entry was looked for among all that wait"
+    assert {some.tokens_used for some in sums.values()} == {min(each, FOLD_PER_AGENT)}
+    assert len(sums) == agents
 
 
 def test_usage_before_birth_is_counted_after_it(project: Project) -> None:
