@@ -23,6 +23,7 @@ _SCHEMA = """
             FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid WHERE c.relnamespace = 'public'::regnamespace),
         (SELECT json_agg((oid, convalidated) ORDER BY oid) FROM pg_constraint),
         (SELECT json_agg((oid, tgenabled) ORDER BY oid) FROM pg_trigger),
+        (SELECT json_agg(version_num) FROM alembic_version),
         (SELECT json_agg(oid ORDER BY oid) FROM pg_proc WHERE pronamespace = 'public'::regnamespace),
         (SELECT json_agg(setconfig) FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase
             WHERE d.datname = current_database())))
