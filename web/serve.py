@@ -1,20 +1,11 @@
 """How gunicorn serves the app, whoever starts it: `gunicorn -c python:web.serve "web:create_app()"`."""
 
-import gc
-import importlib
 import os
 from typing import Any
 
 from prometheus_client import multiprocess
 
 from orchestrator.settings import settings
-
-# Read here once, for all processes, which are forks; each makes its own app. Nothing of it is garbage: to look for some
-# would take a quarter of the time.
-gc.disable()
-importlib.import_module("web")
-gc.freeze()
-gc.enable()
 
 bind = f"{settings().host}:{settings().port}"
 worker_class = "web.worker.Worker"
