@@ -272,6 +272,19 @@ def test_a_process_that_died_has_no_requests_that_wait(quiet: Project, tmp_path:
         eventually(lambda: waiting() == 0)
 
 
+def test_a_process_that_is_just_starting_does_no_harm_to_the_metrics(quiet: Project, tmp_path: Path) -> None:
+    del quiet
+    folder = tmp_path / "metrics"
+    folder.mkdir()
+    with Gunicorn.start(tmp_path / "web.log", PROMETHEUS_MULTIPROC_DIR=str(folder)) as web:
+        (folder / "counter_4194304.db").touch()
+
+        answer = web("GET", "/metrics", None)
+
+    assert answer.status_code == 200
+    assert "orchestrator_http_answers_total" in samples(answer.text)
+
+
 def test_the_metrics_count_answers_and_their_seconds_by_endpoint(project: Project) -> None:
     before = project.api.get("/metrics").text
     project.api.get(project.path)
