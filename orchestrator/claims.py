@@ -31,9 +31,7 @@ BULK_AT_MOST = 200
 hundred of it, and what is urgent waits for little. (A larger one is no faster.)"""
 
 LATE = Marks(urgent=10_000, bulk=3.0, usage=60.0)
-"""How far behind what it has found first a claim has a later one begin. What comes late has its number from its
-insertion, and is committed when others have got further: as many as large doors take in some ten seconds. A batch has
-the turn that the queue had got to when it was accepted. No transaction of a door lasts a minute."""
+"""How far behind what was found first a later walk begins: what was numbered early is often committed a little late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +42,10 @@ class Claim:
     usage: Sequence[UUID]
     urgent: int = 0
     """How many of those with mail, the first ones, have some that was sent one by one."""
-    full: bool = False
     marks: Marks = FRONT
     """Where the next claim may begin, in lanes that are full: closed commands that an old snapshot keeps in the index
     lie before it."""
-    first: Marks = FRONT
-    """Some way before the first that was found of each kind."""
+    full: bool = False
 
     @property
     def agents(self) -> list[UUID]:
@@ -80,6 +76,22 @@ _CLAIM = text(f"""
     )
     SELECT * FROM urgent UNION ALL SELECT * FROM bulk UNION ALL SELECT * FROM usage
 """)
+# Locked or not: what another worker has in hand is still to be done, if that worker dies. Where nothing is queued, the
+# first will be what comes next.
+_FIRST = text(f"""
+    SELECT coalesce(
+        (SELECT seq FROM commands WHERE state = 'queued' AND lane = {URGENT} AND turn = 0
+            ORDER BY lane, turn, seq LIMIT 1),
+        (SELECT last_value FROM commands_seq_seq)
+    ) AS urgent, coalesce(
+        (SELECT turn FROM commands WHERE state = 'queued' AND lane = {BULK} ORDER BY lane, turn, seq LIMIT 1),
+        (SELECT max(end_turn) FROM batches),
+        0
+    ) AS bulk, extract(epoch FROM coalesce(
+        (SELECT created_at FROM usage_entries WHERE NOT folded ORDER BY created_at LIMIT 1),
+        now()
+    ))::float AS usage
+""")
 _CLAIM_ONE = text("SELECT id FROM agents WHERE id = :agent FOR NO KEY UPDATE SKIP LOCKED")
 
 
@@ -92,18 +104,19 @@ def claim(db: Connection, limit: int, start: Marks = FRONT) -> Claim:
     bulk = [row for row in rows if row.lane == BULK]
     entries = rows[len(urgent) + len(bulk) :]
     more_urgent, more_bulk = len(urgent) >= limit, len(bulk) >= min(limit, BULK_AT_MOST)
-    first = Marks(
-        urgent[0].seq - LATE.urgent if urgent else FRONT.urgent,
-        bulk[0].turn - LATE.bulk if bulk else FRONT.bulk,
-        entries[0].turn - LATE.usage if entries else FRONT.usage,
-    )
-    marks = Marks(urgent[0].seq if more_urgent else FRONT.urgent, first.bulk if more_bulk else FRONT.bulk)
+    marks = Marks(urgent[0].seq if more_urgent else 0, max(0.0, bulk[0].turn - LATE.bulk) if more_bulk else 0.0)
     full = more_urgent or more_bulk or len(entries) >= limit
-    return Claim(_once(urgent + bulk), _once(entries), len(_once(urgent)), full, marks, FRONT.beyond(first))
+    return Claim(_once(urgent + bulk), _once(entries), len(_once(urgent)), marks, full)
 
 
 def _once(rows: Sequence[Any]) -> list[UUID]:
     return list(dict.fromkeys(row.id for row in rows))
+
+
+def first(db: Connection) -> Marks:
+    """Some way before the first that waits of each kind, whoever has it in hand; walks from the very front."""
+    row = db.execute(_FIRST).one()
+    return FRONT.beyond(Marks(row.urgent - LATE.urgent, row.bulk - LATE.bulk, row.usage - LATE.usage))
 
 
 def claim_one(db: Connection, agent_id: UUID) -> Claim:

@@ -120,9 +120,10 @@ _CONFLICTS = text("""
 """)
 
 # Updated by their place, from a list that is made once: whoever has the agent's lock is the only one to move them. The
-# planner, if it knows of none that waits, would look for each by anything else among all that wait of its agent, and
-# would make a mere subquery's list anew for each row of the ledger. The order is what one index alone gives, and the
-# drain may not sort: else an agent's would be looked for among all that wait.
+# planner, if it knows of none that waits, would look for each by anything else among all that wait of its agent (hence
+# IS NOT TRUE as well, which no partial index knows), and would make a mere subquery's list anew for each row of the
+# ledger. The order is what one index alone gives, and the drain may not sort: else an agent's would be looked for among
+# all that wait. (Were the ledger partitioned, a place would need its partition's name.)
 _FOLD = text("""
     WITH folded AS (
         UPDATE usage_entries e SET folded = true

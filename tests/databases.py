@@ -24,13 +24,14 @@ _SCHEMA = """
         (SELECT json_agg((oid, convalidated) ORDER BY oid) FROM pg_constraint),
         (SELECT json_agg((oid, tgenabled) ORDER BY oid) FROM pg_trigger),
         (SELECT json_agg(version_num) FROM alembic_version),
+        (SELECT json_agg((adrelid, adnum, pg_get_expr(adbin, adrelid)) ORDER BY adrelid, adnum) FROM pg_attrdef),
         (SELECT json_agg(oid ORDER BY oid) FROM pg_proc WHERE pronamespace = 'public'::regnamespace),
         (SELECT json_agg(setconfig) FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase
             WHERE d.datname = current_database())))
 """
 _OTHERS = """
     SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
-    WHERE datname = current_database() AND pid <> pg_backend_pid()
+    WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
 """
 
 

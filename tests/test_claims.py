@@ -84,14 +84,14 @@ def test_claims_do_not_step_again_over_all_that_an_old_snapshot_keeps(
         run(db, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         run(db, "SELECT 1 FROM commands LIMIT 1")  # a backup's, say: what it sees may not be cleared away
         done = tasks.drain()
-        pages = _pages_read_by_a_claim(Marks(urgent=10**9))
+        pages = pages_read_by_a_claim(Marks(urgent=10**9))
 
     assert done["applied"] == BACKLOG
     assert pages <= 8, "from a mark on, and not through all before it"
     assert _index_entries_read() - before < 4 * BACKLOG, "twice for the claims, once for the last look; else six times"
 
 
-def _pages_read_by_a_claim(start: Marks) -> int:
+def pages_read_by_a_claim(start: Marks) -> int:
     """Of the index of what waits, in each lane at most."""
     claim = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {claims._CLAIM.text}"
     with begin(Guard.DRAIN) as db:

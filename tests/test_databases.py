@@ -9,6 +9,7 @@ CHANGES = {
     "a row": "UPDATE users SET email = 'another@example.com'",
     "a row more": "INSERT INTO agent_types (id, slug, name) VALUES (gen_random_uuid(), 'one-more', 'One more')",
     "a column": "ALTER TABLE agents ADD COLUMN one_more text",
+    "a default": "ALTER TABLE agents ALTER short_term_memory SET DEFAULT '[]'",
     "an index": "DROP INDEX ix_agents_page",
     "a trigger": "ALTER TABLE agents DISABLE TRIGGER ALL",
     "the migration": "UPDATE alembic_version SET version_num = 'another'",
@@ -20,6 +21,7 @@ SEEN = {
     "the migration": "SELECT version_num FROM alembic_version",
     "indexes": "SELECT string_agg(indexrelid::regclass::text, ' ' ORDER BY 1) FROM pg_index",
     "columns": "SELECT string_agg(column_name, ' ' ORDER BY 1) FROM information_schema.columns",
+    "defaults": "SELECT string_agg(pg_get_expr(adbin, adrelid), ' ' ORDER BY adrelid, adnum) FROM pg_attrdef",
     "triggers": "SELECT count(*) FROM pg_trigger WHERE tgenabled <> 'O'",
     "a setting": "SHOW work_mem",
 } | {table.name: f"SELECT json_agg(t)::text FROM {table.name} t" for table in TABLES}

@@ -1,24 +1,33 @@
-"""Where claims begin: at the very front, unless that walk is long, and then at a mark, and seldom at the front."""
+"""Where claims begin: at the very front, unless that walk is long, and then at a mark, looked for now and then."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from uuid import UUID
 
 import pytest
+from sqlalchemy import create_engine
 
-from orchestrator import claims
+from orchestrator import bulk, claims
+from orchestrator.accept import accept
 from orchestrator.claims import FRONT, Marks
 from orchestrator.db import Guard, begin
-from tests.stage import Project, sql
-from workers import low_water, tasks
+from orchestrator.keys import Caller
+from orchestrator.orders import Pause
+from orchestrator.settings import settings
+from tests.stage import Project, drain, multiply, run, settle, sql
+from tests.test_claims import pages_read_by_a_claim
+from workers import low_water, shift, tasks
 from workers.low_water import LowWater
-
-MARK = Marks(urgent=70_000, bulk=5.0, usage=1e9)
 
 
 class Clock:
-    """The seconds that `time.monotonic` shows."""
+    """The seconds that `time.monotonic` shows; each look at it takes a little."""
 
-    now = 1_000.0
+    now, step = 1_000.0, 0.0
 
     def monotonic(self) -> float:
         """As time's own."""
+        self.now += self.step
         return self.now
 
 
@@ -31,110 +40,185 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.fixture
-def low(quiet: Project) -> LowWater:
-    """This process's, which knows nothing of the new database yet."""
+def low(quiet: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[LowWater]:
+    """This process's, for which every walk is long: a million closed commands would take their time."""
     del quiet
-    return low_water.low_water()
+    monkeypatch.setattr(low_water, "LONG_SECONDS", 0.0)
+    monkeypatch.setattr(shift, "BUDGET_SECONDS", 60)
+    low = low_water.low_water()
+    low.walked(FRONT, 1.0)
+    return low
 
 
-def test_a_short_walk_is_taken_always(clock: Clock) -> None:
+@pytest.fixture
+def caller(quiet: Project) -> Caller:
+    """The administrator."""
+    del quiet
+    (row,) = sql("SELECT id, email FROM users")
+    return Caller(row.id, row.email, True, True, None, "test", "")
+
+
+def mark(low: LowWater) -> Marks:
+    """Where it begins now."""
+    with begin(Guard.DRAIN) as db:
+        return low.begin(db)
+
+
+def everybody(project: Project, verb: str) -> None:
+    """Send a command to all of a project's agents."""
+    answer = project.api.post(f"{project.path}/commands/by-filter", {"verb": verb, "filter": {}})
+    assert answer.status_code == 202, answer.json
+
+
+def queued() -> int:
+    """How many commands wait."""
+    return int(sql("SELECT count(*) AS n FROM commands WHERE state = 'queued'")[0].n)
+
+
+def test_after_short_walks_the_next_begins_at_the_front(quiet: Project, clock: Clock) -> None:
+    del quiet
     low = LowWater()
 
-    low.walked(FRONT, low_water.LONG_SECONDS / 2, MARK)
+    low.walked(FRONT, low_water.LONG_SECONDS / 2)
+    low.walked(Marks(urgent=7), 1.0)  # not from the front: says nothing about it
 
-    assert low.begin() == FRONT
+    assert mark(low) == FRONT
 
 
-def test_after_a_long_walk_claims_begin_at_the_mark_for_twenty_times_as_long(clock: Clock) -> None:
+@pytest.mark.parametrize(("took", "rest"), [(0.05, 1.0), (0.5, 2.0), (30.0, 2.0)])
+def test_after_a_long_one_there_is_a_look_for_the_mark_now_and_then(
+    quiet: Project, clock: Clock, took: float, rest: float
+) -> None:
+    quiet.born()
     low = LowWater()
+    low.walked(FRONT, took)
+    clock.step = took
+    found = mark(low)
+    clock.step = 0.0
 
-    low.walked(FRONT, 0.5, MARK)
-    low.walked(MARK, 0.9, FRONT)  # not from the front: says nothing about it
-
-    assert low.begin() == MARK
-    clock.now += 9.9
-    assert low.begin() == MARK
-    clock.now += 0.2
-    assert low.begin() == FRONT
-
-
-def test_a_mark_never_goes_back_and_a_kind_that_is_not_found_leaves_its_own(clock: Clock) -> None:
-    low = LowWater()
-
-    low.walked(FRONT, 0.5, MARK)
-    low.walked(FRONT, 0.5, Marks(urgent=60_000, bulk=7.0))
-
-    assert low.begin() == MARK._replace(bulk=7.0)
+    assert found > FRONT
+    clock.now += rest - 0.01
+    assert mark(low) == found
+    clock.now += 0.02
+    assert mark(low) == FRONT, "it was looked for, and that has become short"
 
 
-def test_a_claim_tells_where_it_found_the_first_of_each_kind(quiet: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claims, "LATE", Marks(urgent=1, usage=60.0))
-    first, second = quiet.born(), quiet.born()
-    for agent in (first, second):
+def test_the_mark_lies_some_way_before_the_first_of_each_kind(quiet: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "LATE", Marks(urgent=1, bulk=0.5, usage=60.0))
+    agents = [quiet.born(), quiet.born()]
+    settle()
+    for agent in agents:
         quiet.send(agent, "pause")
-    assert quiet.api.post(f"{quiet.agent(first)}/usage", {"entries": [{"report_id": "r"}]}).status_code == 202
-    (waiting,) = sql("SELECT min(seq) AS seq FROM commands WHERE state = 'queued'")
+    everybody(quiet, "resume")
+    assert quiet.api.post(f"{quiet.agent(agents[0])}/usage", {"entries": [{"report_id": "r"}]}).status_code == 202
+    (waiting,) = sql("SELECT min(seq) AS seq, max(turn) AS turn FROM commands WHERE state = 'queued'")
     (entry,) = sql("SELECT extract(epoch FROM created_at)::float AS at FROM usage_entries")
 
     with begin(Guard.DRAIN) as db:
-        found = claims.claim(db, 500)
+        found = claims.first(db)
 
-    assert found.first == Marks(urgent=waiting.seq - 1, usage=entry.at - 60)
+    assert found == (waiting.seq - 1, max(0, waiting.turn - 0.5), entry.at - 60)
 
 
-def test_a_shift_steps_over_what_an_old_snapshot_keeps_only_now_and_then(
+def test_where_nothing_waits_the_mark_is_where_the_next_will_come(
     quiet: Project, low: LowWater, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(low_water, "LONG_SECONDS", 0.0)  # a million closed commands would take their time
-    monkeypatch.setattr(low_water, "SHARE", 1e9)
     monkeypatch.setattr(claims, "LATE", FRONT)
-    agent = quiet.born()
-    quiet.send(agent, "pause")
-    assert tasks.drain()["applied"] == 1
-    walked: list[Marks] = []
-    claim = claims.claim
-    monkeypatch.setattr(claims, "claim", lambda db, limit, start: walked.append(start) or claim(db, limit, start))
+    multiply(quiet.born(), 5_000)
+    settle()
+    with begin(Guard.TOOL) as db:
+        run(db, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        run(db, "SELECT 1 FROM commands LIMIT 1")  # a backup's, say
+        everybody(quiet, "pause")
+        settle()
 
-    quiet.send(agent, "resume")
-    done = tasks.drain()
+        assert pages_read_by_a_claim(mark(low)) <= 8
+        quiet.send(quiet.born(), "pause")
+        everybody(quiet, "resume")
+        tasks.drain()
 
-    assert done["applied"] == 1
-    assert walked
-    assert min(walked) > FRONT
+    assert queued() == 0
 
 
-def test_what_is_committed_late_and_lies_before_the_mark_is_found_from_the_front(
-    quiet: Project, low: LowWater, clock: Clock
+def test_all_that_lies_before_an_old_mark_goes_in_one_drain(
+    quiet: Project, low: LowWater, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(shift, "CLAIM", 2)
+    for agent in [quiet.born() for _ in range(6)]:
+        quiet.send(agent, "pause")
+    low._mark, low._due = Marks(urgent=10**9, bulk=1e9, usage=4e9), 0.0
+
+    assert tasks.drain()["applied"] == 6
+
+
+def test_what_is_committed_late_waits_for_the_next_look_and_no_longer(
+    quiet: Project, low: LowWater, clock: Clock, caller: Caller
+) -> None:
+    multiply(quiet.born(), 12_000)
+    first, second = quiet.born(), quiet.born()
+    settle()
+    with begin() as db:
+        late = accept(db, caller, UUID(quiet.id), UUID(first), Pause()).command
+        everybody(quiet, "resume")  # whose commands take more numbers than the mark leaves room for
+        quiet.send(second, "pause")
+        tasks.drain()
+    clock.now += low_water.MOST_SECONDS + 0.1
+
+    tasks.drain()
+
+    assert quiet.command(str(late.id))["state"] == "applied"
+
+
+def test_a_list_that_is_committed_while_another_project_is_drained_goes_with_the_next_look(
+    quiet: Project, low: LowWater, clock: Clock, caller: Caller
+) -> None:
+    multiply(quiet.born(), 5_000)
+    theirs = Project.make(quiet.api)
+    multiply(theirs.born(), 999)
+    settle()
+    ids = [str(row.id) for row in sql("SELECT id FROM agents WHERE project_id = :p", p=theirs.id)]
+    everybody(quiet, "resume")
+    with begin() as db:
+        bulk.accept_list(db, caller, UUID(theirs.id), [{"verb": "pause", "agent_id": id_} for id_ in ids])
+        for _ in range(15):
+            drain()
+        tasks.drain()
+    clock.now += low_water.MOST_SECONDS + 0.1
+
+    tasks.drain()
+
+    assert queued() == 0
+
+
+def test_what_others_have_in_hand_lies_behind_the_mark(quiet: Project, low: LowWater) -> None:
+    multiply(quiet.born(), 3_000)
+    settle()
+    everybody(quiet, "resume")
+    engine = create_engine(settings().database_url or "", connect_args={"options": Guard.DRAIN.value})
+    with ExitStack() as others:
+        for _ in range(3):
+            claims.claim(others.enter_context(engine.connect()), 500)
+        tasks.drain()
+        assert queued() > 0
+    engine.dispose()
+
+    tasks.drain()
+
+    assert queued() == 0
+
+
+def test_the_look_for_what_waits_too_long_begins_at_the_mark_too(
+    quiet: Project, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(low_water, "LONG_SECONDS", 0.0)
     agent = quiet.born()
-    quiet.send(agent, "pause")
-    low.walked(FRONT, 0.5, Marks(urgent=10**9))
-    assert tasks.drain()["applied"] == 0
+    assert not tasks.ring_for_overdue(), "a long walk: from now on there is a mark"
     assert not tasks.ring_for_overdue()
-
-    clock.now += 11
-
-    assert tasks.drain()["applied"] == 1
-
-
-def test_usage_before_the_mark_is_counted_from_the_front_as_well(quiet: Project, low: LowWater, clock: Clock) -> None:
-    agent = quiet.born()
-    assert quiet.api.post(f"{quiet.agent(agent)}/usage", {"entries": [{"report_id": "r"}]}).status_code == 202
-    low.walked(FRONT, 0.5, Marks(usage=4e9))
-    assert tasks.drain()["folded"] == 0
-
-    clock.now += 11
-
-    assert tasks.drain()["folded"] == 1
-
-
-def test_the_look_for_what_waits_too_long_begins_at_the_mark_too(quiet: Project, low: LowWater, clock: Clock) -> None:
-    agent = quiet.born()
+    low_water.low_water()._due = clock.now + 1
     quiet.send(agent, "pause")
-    sql("UPDATE commands SET created_at = created_at - interval '5 seconds' WHERE state = 'queued'")
+    sql("UPDATE commands SET created_at = created_at - interval '5 seconds', seq = DEFAULT WHERE state = 'queued'")
+    low_water.low_water()._mark = Marks(urgent=10**9)
 
-    assert tasks.ring_for_overdue()
-    low.walked(FRONT, 0.5, Marks(urgent=10**9))
     assert not tasks.ring_for_overdue()
-    clock.now += 11
+    clock.now += 1.1
     assert tasks.ring_for_overdue()

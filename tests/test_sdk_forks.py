@@ -57,6 +57,11 @@ with Orchestrator() as orch, orch.run_agent({name!r}, project={project!r}, ttl=5
         me.usage(input_tokens=2)
         sys.stdin.readline()
         me.checkpoint()
+    with me.task("shared"), me.waiting("for nobody"):
+        child = os.fork()
+    if child == 0:
+        os._exit(9)  # it has left both as the parent does
+    print("left", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
@@ -78,12 +83,12 @@ def test_a_fork_is_told_that_the_run_is_its_parents_and_the_parent_goes_on(
                 os.killpg(parent.pid, signal.SIGKILL)  # its forks as well
 
     doors = ("checkpoint", "acheckpoint", "task", "waiting", "usage", "flush", "on_directive", "told")
-    assert said.splitlines() == [*(f"{door} is the parent's: True" for door in doors), "Forked 7"]
+    assert said.splitlines() == [*(f"{door} is the parent's: True" for door in doors), "Forked 7", "left 9"]
     assert (seen.status, seen.current_task, seen.tasks_completed) == ("working", "parent's", 0)
     assert (lease["live"], lease["epoch"]) == (True, 1)
     assert [file.name for file in files] == [f"{agent_id}.jsonl"]
     assert parent.returncode == 0
-    eventually(lambda: (found := demo.agents.get(agent_id)).status == "idle" and found.tasks_completed == 1)
+    eventually(lambda: (found := demo.agents.get(agent_id)).status == "idle" and found.tasks_completed == 2)
     assert demo.agents.get(agent_id).tokens_used == 3
     assert demo.agents.explain(agent_id)["lease"]["ended_by"] == "release"
     assert violations() == {}

@@ -4,29 +4,37 @@ every walk from the very front steps over all of it."""
 import time
 from functools import cache
 
+from sqlalchemy import Connection
+
+from orchestrator import claims
 from orchestrator.claims import FRONT, Marks
 
 LONG_SECONDS = 0.02
-SHARE = 20
-"""A walk from the very front that was long is followed by none for so many times as long."""
+
+SHARE, MOST_SECONDS = 20, 2.0
+"""After a look from the very front that was long, there is none for so many times as long, and for so long at most:
+what was committed very late lies before the mark, and waits meanwhile."""
 
 
 class LowWater:
-    """The mark below which nothing has waited, as far as this process has seen. Only a walk from the very front finds
-    what was numbered early and committed late, so it is taken always, unless it has become long."""
+    """The mark before which nothing waited when this process last looked. Only a walk from the very front finds what
+    has come before it since, so each is one, unless they have become long."""
 
     def __init__(self) -> None:
-        self._mark, self._due = FRONT, 0.0
+        self._long, self._mark, self._due = False, FRONT, 0.0
 
-    def begin(self) -> Marks:
-        """Where a claim is to begin now."""
-        return FRONT if time.monotonic() >= self._due else self._mark
+    def begin(self, db: Connection) -> Marks:
+        """Where a walk is to begin now."""
+        if self._long and time.monotonic() >= self._due:
+            began = time.monotonic()
+            self._mark = claims.first(db)
+            now = time.monotonic()
+            self._long, self._due = now - began >= LONG_SECONDS, now + min(SHARE * (now - began), MOST_SECONDS)
+        return self._mark if self._long else FRONT
 
-    def walked(self, start: Marks, seconds: float, first: Marks = FRONT) -> None:
-        """A walk from there has taken so long, and this is where it has found the first of each kind."""
-        if start == FRONT:
-            self._mark = self._mark.beyond(first)
-            self._due = time.monotonic() + SHARE * seconds if seconds >= LONG_SECONDS else 0.0
+    def walked(self, start: Marks, seconds: float) -> None:
+        """A walk from there has taken so long."""
+        self._long = self._long or (start == FRONT and seconds >= LONG_SECONDS)
 
 
 @cache

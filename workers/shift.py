@@ -6,10 +6,11 @@ from collections.abc import Iterable, Sequence
 from uuid import UUID
 
 from billiard.exceptions import SoftTimeLimitExceeded
+from sqlalchemy import Connection
 
 from orchestrator import claims, logs
 from orchestrator import drain as drains
-from orchestrator.claims import Claim, Marks
+from orchestrator.claims import FRONT, Claim, Marks
 from orchestrator.db import DRAIN_SECONDS, Guard, begin
 from orchestrator.decide import Outcome
 from orchestrator.drain import Batch, Drainer
@@ -41,11 +42,11 @@ class Shift:
         return time.monotonic() - self._began
 
     def work(self) -> None:
-        """Drain until a claim from the front is empty or the budget is used, and then ring for who goes on."""
-        start = front = low_water().begin()
-        while not (batch := self._one_batch(start)).empty or start != front:
-            front = low_water().begin()
-            start = batch.claim.marks.beyond(front)
+        """Drain until a claim from the front of the queue is empty or the budget is used, and then ring for who goes
+        on."""
+        marks = FRONT
+        while not (batch := self._one_batch(marks)).empty or marks != FRONT:
+            marks = batch.claim.marks
             if batch.claim.full:
                 bell.ring_now()  # an idle worker joins
             if self.seconds > BUDGET_SECONDS:
@@ -53,12 +54,11 @@ class Shift:
                 break
         tell(CLOSED_CHANNEL, ())  # somebody drains, even where there was nothing to do
 
-    def _one_batch(self, start: Marks) -> Batch:
+    def _one_batch(self, marks: Marks) -> Batch:
         claim, began = NOBODY, time.monotonic()
         try:
             with begin(Guard.DRAIN) as db:
-                claim = claims.claim(db, CLAIM, start)
-                low_water().walked(start, time.monotonic() - began, claim.first)
+                claim = _claim(db, marks)
                 batch = self._drainer.drain(db, claim)
         except SoftTimeLimitExceeded:
             raise
@@ -125,6 +125,15 @@ class Shift:
         self.done["folded"] += batch.folded
         self.done.update(outcome.state.value for outcome in batch.outcomes)
         _log(batch.outcomes)
+
+
+def _claim(db: Connection, marks: Marks) -> Claim:
+    start = marks.beyond(low_water().begin(db))
+    began = time.monotonic()
+    try:
+        return claims.claim(db, CLAIM, start)
+    finally:
+        low_water().walked(start, time.monotonic() - began)
 
 
 def _log(outcomes: Iterable[Outcome]) -> None:

@@ -74,7 +74,8 @@ def ring_for_overdue() -> bool:
 
 
 def _overdue(db: Connection) -> bool:
-    start, began = low_water().begin(), time.monotonic()
+    start = low_water().begin(db)
+    began = time.monotonic()
     found = queries.overdue(db, start)
     low_water().walked(start, time.monotonic() - began)
     return found

@@ -95,14 +95,16 @@ class Run:
         """Wait for something: the agent is waiting, and then working again, or idle where no task is open."""
         with self._waits(what):
             yield
-        self.checkpoint()
+        with suppress(Forked):
+            self.checkpoint()
 
     @asynccontextmanager
     async def awaiting(self, what: str | None = None) -> AsyncIterator[None]:
         """The same with asyncio."""
         with self._waits(what):
             yield
-        await self.acheckpoint()
+        with suppress(Forked):
+            await self.acheckpoint()
 
     def usage(
         self,
@@ -152,7 +154,8 @@ class Run:
         self._pulse.say(status="working", current_task=what and what[:LONGEST_TASK])
         try:
             yield
-            self.usage(tasks_completed=1)
+            with suppress(Forked):  # it is the parent's task
+                self.usage(tasks_completed=1)
         finally:
             with suppress(Forked):
                 self._crew.end(task)
