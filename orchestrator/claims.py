@@ -7,6 +7,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from orchestrator import announcements
+from orchestrator.announcements import LIVING
 from orchestrator.pipeline import together
 from orchestrator.turns import BULK, URGENT
 
@@ -46,6 +48,8 @@ class Claim:
     """Where the next claim may begin, in lanes that are full: closed commands that an old snapshot keeps in the index
     lie before it."""
     full: bool = False
+    batch: int | None = None
+    """The number under which it can be announced."""
 
     @property
     def agents(self) -> list[UUID]:
@@ -57,7 +61,7 @@ class Claim:
 # claim would come back empty while thousands wait. NO KEY, because foreign keys at the door take a key-share lock. Each
 # lane is walked in the order of its index, and the urgent one first.
 _CLAIM = text(f"""
-    WITH urgent AS (
+    WITH living AS MATERIALIZED ({LIVING}), urgent AS (
         SELECT a.id, c.lane, c.turn, c.seq FROM commands c JOIN agents a ON a.id = c.agent_id
         WHERE c.state = 'queued' AND c.lane = {URGENT} AND c.turn = 0 AND c.seq >= :urgent
         ORDER BY c.lane, c.turn, c.seq LIMIT :limit
@@ -74,7 +78,8 @@ _CLAIM = text(f"""
         ORDER BY u.created_at LIMIT :limit
         FOR NO KEY UPDATE OF a SKIP LOCKED
     )
-    SELECT * FROM urgent UNION ALL SELECT * FROM bulk UNION ALL SELECT * FROM usage
+    SELECT found.* FROM (SELECT * FROM urgent UNION ALL SELECT * FROM bulk UNION ALL SELECT * FROM usage) found
+    CROSS JOIN living
 """)
 # Locked or not: what another worker has in hand is still to be done, if that worker dies. Where nothing is queued, the
 # first will be what comes next.
@@ -98,7 +103,8 @@ _CLAIM_ONE = text("SELECT id FROM agents WHERE id = :agent FOR NO KEY UPDATE SKI
 def claim(db: Connection, limit: int, start: Marks = FRONT) -> Claim:
     """Lock agents that nobody else is draining, by up to `limit` waiting commands of each lane (of bulk at most
     BULK_AT_MOST) and as many uncounted entries."""
-    [found] = together(db, (_CLAIM, {"limit": limit} | start._asdict()))
+    batch = announcements.number()
+    [found] = together(db, (_CLAIM, {"limit": limit, "batch": batch} | start._asdict()))
     rows = found.fetchall()
     urgent = [row for row in rows if row.lane == URGENT]
     bulk = [row for row in rows if row.lane == BULK]
@@ -106,7 +112,7 @@ def claim(db: Connection, limit: int, start: Marks = FRONT) -> Claim:
     more_urgent, more_bulk = len(urgent) >= limit, len(bulk) >= min(limit, BULK_AT_MOST)
     marks = Marks(urgent[0].seq if more_urgent else 0, max(0.0, bulk[0].turn - LATE.bulk) if more_bulk else 0.0)
     full = more_urgent or more_bulk or len(entries) >= limit
-    return Claim(_once(urgent + bulk), _once(entries), len(_once(urgent)), marks, full)
+    return Claim(_once(urgent + bulk), _once(entries), len(_once(urgent)), marks, full, batch)
 
 
 def _once(rows: Sequence[Any]) -> list[UUID]:

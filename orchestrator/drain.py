@@ -8,10 +8,11 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from orchestrator import record
+from orchestrator import announcements, failpoints, record
 from orchestrator.claims import Claim
 from orchestrator.decide import Agent, Command, Moment, Outcome, decide
 from orchestrator.errors import Dead
+from orchestrator.failpoints import Point
 from orchestrator.lease_tables import LIVE
 from orchestrator.ledger import fold
 from orchestrator.lifecycle import Status, Verb
@@ -113,6 +114,7 @@ class Drainer:
             return Batch(claim)
         load = _load(db, claim, only)
         after, outcomes = _decide(load)
+        failpoints.reach(Point.DECIDED, (outcome.command.id for outcome in outcomes))
         sums = fold(db, claim.usage)
         record.write(db, Changes(load.agents, after, outcomes, sums, load.at), self.slot, self.task_id)
         return Batch(claim, outcomes, len(sums))
@@ -140,7 +142,8 @@ def _load(db: Connection, claim: Claim, only: UUID | None) -> Load:
     these = {"ids": ids(agents)}
     # Who has urgent mail may have much before it.
     mailboxes = {"urgent": urgent, "more": _share(urgent), "most": _share(len(agents)), "only": only}
-    _, letters, rows = together(db, (_LEASES, these), (_MAILBOXES, these | mailboxes), (_AGENTS, these))
+    first = [] if claim.batch is None else [announcements.withdrawing(claim.batch)]
+    *_, letters, rows = together(db, *first, (_LEASES, these), (_MAILBOXES, these | mailboxes), (_AGENTS, these))
     found = rows.fetchall()
     leases = {row.id: Lease(row.epoch, row.live, row.released_at, row.acked) for row in found if row.epoch is not None}
     mail: dict[UUID, list[Command]] = defaultdict(list)

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import platformdirs
 from annotated_types import Ge, Le
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, ValidationInfo
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -55,6 +55,12 @@ def _redis_url(url: str | None) -> str | None:
     if url.startswith("rediss:") and not options:
         return f"{address}?ssl_cert_reqs=required"  # without options Celery would not look at the certificate
     return url
+
+
+def _failpoints(folder: Path | None, info: ValidationInfo) -> Path | None:
+    if folder is not None and not info.data.get("testing"):
+        raise ValueError("is for tests alone; leave it unset")
+    return folder
 
 
 def _is_whole(url: str) -> bool:
@@ -103,6 +109,10 @@ class Settings(BaseSettings):
     )
     database_url: Annotated[str | None, AfterValidator(_database_url)] = Field(default=None, repr=False)
     redis_url: Annotated[str | None, AfterValidator(_redis_url)] = Field(default=None, repr=False)
+    testing: bool = False
+    """Whether this is a test of the system itself, which may break it on purpose."""
+    failpoints: Annotated[Path | None, AfterValidator(_failpoints)] = Field(default=None, repr=False)
+    """Where a test says what is to go wrong."""
 
 
 @cache

@@ -20,6 +20,7 @@ from orchestrator.bootstrap import prepare
 from orchestrator.sdk import Orchestrator, ProjectClient
 from orchestrator.settings import settings
 from tests.databases import Database, Spares, connected
+from tests.faults import Failpoints
 from tests.redis_server import OwnRedis
 from tests.stage import Api, Project, Worker
 from tests.surface import Scene
@@ -99,6 +100,12 @@ def spares(servers: tuple[str, str], template: tuple[str, str]) -> Iterator[Spar
     """Databases that tests may have to themselves."""
     with Spares(servers[0], template[0]) as spares:
         yield spares
+
+
+@pytest.fixture
+def failpoints(tmp_path: Path) -> Failpoints:
+    """Points at which processes can be made to fail that are started with its environment."""
+    return Failpoints(tmp_path / "failpoints")
 
 
 @pytest.fixture

@@ -9,10 +9,12 @@ from uuid import uuid4
 from sqlalchemy import Connection, create_engine, make_url, text
 from sqlalchemy.exc import OperationalError
 
-from orchestrator import books, lease_tables, models
+from orchestrator import announcements, books, lease_tables, models
 
 TABLES = models.metadata.sorted_tables
-assert {books.usage_entries, lease_tables.leases} <= set(TABLES), "every module with tables is imported"
+assert {books.usage_entries, lease_tables.leases, announcements.announcements} <= set(TABLES), (
+    "every module with tables is imported"
+)
 
 # Whoever has changed more than rows leaves a database that is thrown away.
 _SCHEMA = """

@@ -11,11 +11,13 @@ import pytest
 from billiard.exceptions import SoftTimeLimitExceeded
 from sqlalchemy import event
 
-from orchestrator import claims
+from orchestrator import announcements, claims
 from orchestrator import drain as drains
 from orchestrator.db import Guard, begin, engine
 from orchestrator.drain import Drainer
 from orchestrator.errors import Unavailable
+from orchestrator.failpoints import Point
+from tests.faults import Failpoints
 from tests.redis_server import OwnRedis
 from tests.stage import Project, Worker, eventually, is_problem, multiply, run, settle, sql, violations
 from workers.shift import ATTEMPTS, BUDGET_SECONDS, Shift, _give_back
@@ -78,6 +80,43 @@ def test_a_bad_command_is_dead_after_five_attempts_and_all_others_are_applied(pr
     assert [row.state for id_, row in rows.items() if id_ != bad] == ["applied"] * (OTHERS + 3)
     assert rows[last].version == rows[first].version + 1, "what failed left no trace on its agent"
     assert violations() == {}
+
+
+def test_a_command_that_kills_whoever_applies_it_is_dead_after_five_attempts_and_all_others_are_applied(
+    project: Project, failpoints: Failpoints, tmp_path: Path
+) -> None:
+    agent = project.born()
+    first = project.send(agent, "pause")["id"]
+    bad = project.send(agent, "update", name="deadly")["id"]
+    last = project.send(agent, "resume")["id"]
+    multiply(agent, OTHERS)
+    failpoints.arm(Point.DECIDED, do="kill", only=[bad])
+
+    with Worker.start(tmp_path / "worker.log", 1, **failpoints.environment):
+        eventually(lambda: queued() == 0, 60)
+
+    rows = {str(row.id): row for row in sql("SELECT id, state, attempts, error, version FROM commands")}
+    assert (rows[bad].state, rows[bad].error["code"]) == ("dead", "internal")
+    assert [row.state for id_, row in rows.items() if id_ != bad] == ["applied"] * (OTHERS + 3)
+    assert rows[last].version == rows[first].version + 1, "what killed left no trace on its agent"
+    assert sql("SELECT 1 FROM announcements") == []
+    assert violations() == {}
+
+
+def test_a_batch_whose_process_died_is_looked_after_by_the_next_drain(quiet: Project) -> None:
+    command = quiet.send(quiet.born(), "pause")["id"]
+    with begin(Guard.DRAIN) as db:
+        claim = claims.claim(db, 10)
+        announcements.announce(claim.batch or 0, claim.agents)
+        with begin(Guard.TOOL) as other:
+            assert announcements.died(other) is None, "it lives"
+        run(db, "ROLLBACK")
+
+    shift = Shift(Drainer(0))
+    shift.work()
+
+    assert (state(command), attempts(command)) == ("applied", 1)
+    assert sql("SELECT 1 FROM announcements") == []
 
 
 def test_who_waits_for_a_command_that_is_given_up_is_told(project: Project, start: Any) -> None:

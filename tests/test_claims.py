@@ -95,7 +95,7 @@ def pages_read_by_a_claim(start: Marks) -> int:
     """Of the index of what waits, in each lane at most."""
     claim = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {claims._CLAIM.text}"
     with begin(Guard.DRAIN) as db:
-        ((plan,),) = run(db, claim, limit=500, **start._asdict())
+        ((plan,),) = run(db, claim, limit=500, batch=1, **start._asdict())
     return max(node["Shared Hit Blocks"] for node in nodes(plan[0]["Plan"]) if _is_of_the_queue(node))
 
 

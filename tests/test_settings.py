@@ -33,6 +33,9 @@ IN_WORDS = {"home": "the XDG data folder", "limits": "the contract's", "database
 IN_WORDS["redis_url"] = IN_WORDS["database_url"]
 """Defaults that README.md describes, where a value would tell nobody anything."""
 
+FOR_OUR_TESTS = {"testing", "failpoints"}
+"""What nobody who runs the system sets."""
+
 
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch) -> Read:
@@ -210,7 +213,7 @@ def test_the_readme_lists_every_setting_with_its_default(read: Read) -> None:
     }
 
     assert listed == {name.upper(): IN_WORDS.get(name, f"{value:g}" if isinstance(value, float) else str(value))
-                      for name, value in defaults.items()}  # fmt: skip
+                      for name, value in defaults.items() if name not in FOR_OUR_TESTS}  # fmt: skip
 
 
 @pytest.mark.parametrize("command", [("-m", "orchestrator.bootstrap"), ("-m", "celery", "-A", "workers.app", "worker")])
@@ -226,12 +229,22 @@ def test_a_process_ends_with_the_sentences_and_nothing_else(command: tuple[str, 
 
 GUNICORN = ("gunicorn", "-c", "python:web.serve", "web:create_app()", "--bind", "127.0.0.1:0", "--log-level=critical")
 WORKER = ("celery", "-q", "-A", "workers.app", "worker", "-Q", "upkeep")
+BEAT = ("celery", "-q", "-A", "workers.app", "beat")
 
 
 def test_a_wrong_value_is_one_sentence_of_the_web_server() -> None:
     ended, out, err = end("-W", "ignore", "-m", *GUNICORN, ORCH_WEB_THREADS="many")
 
     assert (ended, out, err) == (1, "", "ORCH_WEB_THREADS must be a whole number from 1 to 256, not 'many'\n")
+
+
+@pytest.mark.parametrize("command", [GUNICORN, WORKER, BEAT, ("orchestrator.cli", "up")], ids=lambda words: words[-1])
+def test_outside_of_a_test_no_program_starts_that_could_be_made_to_fail(
+    tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    ended, out, err = end("-W", "ignore", "-m", *command, ORCH_FAILPOINTS=str(tmp_path), ORCH_HOME=str(tmp_path))
+
+    assert (ended, out, err) == (1, "", "ORCH_FAILPOINTS is for tests alone; leave it unset\n")
 
 
 @pytest.mark.parametrize(

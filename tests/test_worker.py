@@ -9,7 +9,8 @@ from tests.stage import Project, Worker, eventually, sql, violations
 
 
 def connections() -> int:
-    """How many the worker has open: one that sweeps, and one for each child that has drained."""
+    """How many the worker has open: one that sweeps, and for each child that has drained one that does, one that
+    announces."""
     wanted = "datname = current_database() AND application_name = 'orch-drain'"
     return int(sql(f"SELECT count(*) AS n FROM pg_stat_activity WHERE {wanted}")[0].n)
 
@@ -21,12 +22,12 @@ def test_a_child_that_dies_is_replaced_and_the_new_one_opens_its_own_connection(
     agent = quiet.spawn(wait=False)["agent_id"]
     with Worker.start(tmp_path / "worker.log", concurrency=1) as worker:
         eventually(lambda: sql("SELECT 1 FROM agents WHERE status = 'idle'"), 30)
-        eventually(lambda: connections() == 2)
+        eventually(lambda: connections() == 3)
         (child,) = psutil.Process(worker.process.pid).children()
 
         child.kill()
         pause = quiet.send(agent, "pause")["id"]
 
         eventually(lambda: quiet.command(pause)["state"] == "applied", 10)
-        assert connections() == 2, "a copy of the sweep's connection would be used by both"
+        assert connections() == 3, "a copy of the sweep's connection would be used by both"
     assert violations() == {}

@@ -6,7 +6,8 @@ from typing import Any
 from kombu.exceptions import OperationalError
 from prometheus_client import Counter
 
-from orchestrator import logs
+from orchestrator import failpoints, logs
+from orchestrator.failpoints import Point
 from orchestrator.link import link
 from workers.app import app
 
@@ -23,6 +24,7 @@ RINGS = Counter("orchestrator_bell_rings_total", "Doorbells, by what became of t
 
 def ring() -> None:
     """Tell the workers that there is mail; returns at once and never raises."""
+    failpoints.reach(Point.ACCEPTED)
     _Ringer.of_this_process().wake()
 
 
@@ -52,6 +54,7 @@ def _raise_flag(client: Any) -> bool:
 
 
 def _publish_or_lower_flag() -> None:
+    failpoints.reach(Point.FLAGGED)
     try:
         publish()
     except (OperationalError, OSError):

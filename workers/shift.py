@@ -8,13 +8,14 @@ from uuid import UUID
 from billiard.exceptions import SoftTimeLimitExceeded
 from sqlalchemy import Connection
 
-from orchestrator import claims, logs
+from orchestrator import announcements, claims, failpoints, logs
 from orchestrator import drain as drains
 from orchestrator.claims import FRONT, Claim, Marks
 from orchestrator.db import DRAIN_SECONDS, Guard, begin
 from orchestrator.decide import Outcome
 from orchestrator.drain import Batch, Drainer
 from orchestrator.errors import Unavailable
+from orchestrator.failpoints import Point
 from orchestrator.link import CLOSED_CHANNEL, tell
 from workers import bell
 from workers.low_water import low_water
@@ -44,6 +45,13 @@ class Shift:
     def work(self) -> None:
         """Drain until a claim from the front of the queue is empty or the budget is used, and then ring for who goes
         on."""
+        if self._look_after_the_dead():
+            self._all_batches()
+        else:
+            bell.ring_now()
+        tell(CLOSED_CHANNEL, ())  # somebody drains, even where there was nothing to do
+
+    def _all_batches(self) -> None:
         marks = FRONT
         while not (batch := self._one_batch(marks)).empty or marks != FRONT:
             marks = batch.claim.marks
@@ -52,14 +60,17 @@ class Shift:
             if self.seconds > BUDGET_SECONDS:
                 bell.ring_now()
                 break
-        tell(CLOSED_CHANNEL, ())  # somebody drains, even where there was nothing to do
 
     def _one_batch(self, marks: Marks) -> Batch:
         claim, began = NOBODY, time.monotonic()
         try:
             with begin(Guard.DRAIN) as db:
                 claim = _claim(db, marks)
+                if claim.batch is not None and claim.agents:
+                    announcements.announce(claim.batch, claim.agents)
+                    failpoints.reach(Point.CLAIMED, claim.agents)
                 batch = self._drainer.drain(db, claim)
+                failpoints.reach(Point.WRITTEN, batch.closed)
         except SoftTimeLimitExceeded:
             raise
         except Exception as error:  # one bad command must not stop the others, whatever it makes go wrong
@@ -68,18 +79,34 @@ class Shift:
             if not claim.agents or (isinstance(error, Unavailable) and not too_long):
                 raise
             log.exception("batch_failed", agents=len(claim.agents))
-            return self._carefully(claim.agents)
+            self._look_after_the_dead()
+            return Batch(claim)
+        failpoints.reach(Point.COMMITTED, batch.closed)
         self._report(batch)
         return batch
 
-    def _carefully(self, agents: Sequence[UUID]) -> Batch:
-        """Drain these agents one command per transaction, so that only the bad command fails, until the time is up."""
-        deadline = time.monotonic() + BUDGET_SECONDS
+    def _look_after_the_dead(self) -> bool:
+        """Drain carefully whom batches were at that failed, or whose processes died; whether no such batch is left, but
+        for those that others look after."""
+        while self.seconds <= BUDGET_SECONDS:
+            if not announcements.any_batches():
+                return True
+            with begin(Guard.TOOL) as db:  # which may last as long as it takes: it holds nothing but the announcement
+                dead = announcements.died(db)
+                if dead is None:
+                    return True
+                if self._carefully(dead.agents):
+                    announcements.withdraw(db, dead.batch)
+        return False
+
+    def _carefully(self, agents: Sequence[UUID]) -> bool:
+        """Drain these agents one command per transaction, so that only the bad command fails; whether they are all done
+        before the time is up."""
         for agent_id in agents:
             while self._one_command(agent_id):
-                if time.monotonic() > deadline:
-                    return Batch(Claim(agents, ()))
-        return Batch(Claim(agents, ()))
+                if self.seconds > BUDGET_SECONDS:
+                    return False
+        return True
 
     def _one_command(self, agent_id: UUID) -> bool:
         """Try the agent's oldest command alone; False when there is none, or another drain has the agent.
@@ -91,6 +118,9 @@ class Shift:
         if attempt is None:
             return False
         command_id, attempts = attempt
+        if attempts > ATTEMPTS:  # our processes have died of it
+            self._after_failure(command_id, attempts)
+            return True
         try:
             with begin(Guard.DRAIN) as db:
                 claim = claims.claim_one(db, agent_id)

@@ -7,10 +7,11 @@ from typing import Any
 from kombu.exceptions import OperationalError
 from sqlalchemy import Connection
 
-from orchestrator import logs, queries, timers, upkeep
+from orchestrator import failpoints, logs, queries, timers, upkeep
 from orchestrator.db import Guard, begin
 from orchestrator.drain import Drainer
 from orchestrator.errors import Unavailable
+from orchestrator.failpoints import Point
 from orchestrator.link import CLOSED_CHANNEL, tell
 from workers import bell
 from workers.app import app, slot
@@ -30,6 +31,7 @@ def drain(self: Any, **_: Any) -> dict[str, int]:
     bell.answer()
     shift = Shift(Drainer(slot(), self.request.id))
     shift.work()
+    failpoints.reach(Point.DRAINED)
     return dict(shift.done) | {"ms": round(shift.seconds * 1000)}
 
 

@@ -1,0 +1,95 @@
+"""Whatever a process is at when it dies or fails: nothing is lost, and nothing is done twice."""
+
+from pathlib import Path
+from uuid import uuid4
+
+import httpx2
+import pytest
+
+from orchestrator.failpoints import Point
+from tests.faults import Failpoints
+from tests.redis_server import OwnRedis
+from tests.stage import Project, Worker, eventually, sql, violations
+from tests.wire import Gunicorn
+
+AT_THE_DOOR = [Point.ACCEPTED, Point.FLAGGED]
+AT_WORK = [point for point in Point if point not in AT_THE_DOOR]
+
+HEALED_SECONDS = 10
+
+
+@pytest.fixture
+def project(quiet: Project, own_redis: OwnRedis) -> Project:
+    """A project that nobody drains but the workers a test starts."""
+    del own_redis
+    return quiet
+
+
+def applied(command_id: str) -> bool:
+    """Whether a command is applied."""
+    return bool(sql("SELECT 1 FROM commands WHERE id = :id AND state = 'applied'", id=command_id))
+
+
+@pytest.mark.parametrize("do", ["kill", "raise"])
+def test_whatever_a_worker_is_at_when_it_fails_each_command_is_applied_once(
+    project: Project, failpoints: Failpoints, tmp_path: Path, do: str
+) -> None:
+    agent = project.born()
+    sent = []
+
+    with Worker.start(tmp_path / "worker.log", 1, **failpoints.environment):
+        for point in AT_WORK:
+            failpoints.arm(point, do=do, once=True)
+            sent.append(project.send(agent, "update", current_task=point)["id"])
+            eventually(lambda: not failpoints.armed(point), 20)  # noqa: B023  # called at once
+            eventually(lambda: applied(sent[-1]), HEALED_SECONDS)
+
+    events = sql("SELECT command_id, version FROM events WHERE agent_id = :id AND version > 1 ORDER BY 2", id=agent)
+    assert [str(event.command_id) for event in events] == sent
+    assert violations() == {}
+
+
+@pytest.mark.parametrize("point", AT_THE_DOOR)
+def test_what_a_door_has_accepted_is_applied_though_it_dies_before_it_has_rung(
+    project: Project, failpoints: Failpoints, tmp_path: Path, point: Point
+) -> None:
+    agent = project.born()
+    pause = ("POST", f"{project.agent(agent)}/pause", project.api.key)
+    once = uuid4().hex
+
+    with (
+        Gunicorn.start(tmp_path / "web.log", **failpoints.environment) as web,
+        Worker.start(tmp_path / "worker.log", 1, **failpoints.environment),
+    ):
+        eventually(lambda: web("GET", "/readyz", None).status_code == 200, 20)
+        failpoints.arm(point, do="kill", once=True)
+        asked = _until_answered(web, *pause, once)
+        eventually(lambda: not failpoints.armed(point))
+        eventually(lambda: applied(asked), HEALED_SECONDS)
+
+    assert len(sql("SELECT 1 FROM commands WHERE agent_id = :id AND verb = 'pause'", id=agent)) == 1
+    assert violations() == {}
+
+
+def _until_answered(web: Gunicorn, method: str, path: str, key: str | None, once: str) -> str:
+    """Ask again, with the same key, until there is an answer; the id of the command."""
+
+    def ask() -> str:
+        try:
+            return str(web(method, path, key, Idempotency_Key=once).json()["id"])
+        except httpx2.TransportError:
+            return ""
+
+    return eventually(ask, HEALED_SECONDS)
+
+
+def test_a_point_that_is_not_armed_does_nothing_and_one_for_others_only_theirs(
+    project: Project, failpoints: Failpoints, tmp_path: Path
+) -> None:
+    deadly, other = project.born(), project.born()
+    failpoints.arm(Point.CLAIMED, do="raise", only=[deadly])
+
+    with Worker.start(tmp_path / "worker.log", 1, **failpoints.environment):
+        command = project.send(other, "pause")["id"]
+        eventually(lambda: applied(command), HEALED_SECONDS)
+        assert failpoints.armed(Point.CLAIMED)
