@@ -120,6 +120,35 @@ def test_waiting_outside_any_task_is_seen_and_leaves_the_agent_as_it_was(me: Run
     assert not list(demo.commands.list(agent_id=me.id, state="rejected"))
 
 
+def test_of_several_waits_the_agent_shows_the_last_that_is_still_on(me: Run, demo: ProjectClient) -> None:
+    def shown() -> tuple[str, str | None]:
+        agent = demo.agents.get(me.id)
+        return agent.status, agent.current_task
+
+    with me.waiting("outer"):
+        with me.waiting("inner"):
+            eventually(lambda: shown() == ("waiting", "inner"))
+        eventually(lambda: shown() == ("waiting", "outer"))
+    eventually(lambda: shown() == ("idle", None))
+
+    waits, begun = Event(), Event()
+    other = thread(lambda: _work_until(me, "another's", begun, waits))
+    with me.waiting("for a word"):
+        begun.set()
+        eventually(lambda: shown() == ("working", "another's"))
+    eventually(lambda: shown() == ("working", "another's"))
+    waits.set()
+    other.join(20)
+    eventually(lambda: shown() == ("idle", None))
+    assert not list(demo.commands.list(agent_id=me.id, state="rejected"))
+
+
+def _work_until(me: Run, what: str, begin: Event, over: Event) -> None:
+    begin.wait(20)
+    with me.task(what):
+        over.wait(20)
+
+
 def test_two_threads_acknowledge_a_pause_only_when_both_stand_still(me: Run, demo: ProjectClient) -> None:
     told, on, passed = Event(), Event(), []
 

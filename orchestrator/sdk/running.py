@@ -24,11 +24,10 @@ from orchestrator.sdk.place import Place
 from orchestrator.sdk.pulse import Pulse
 from orchestrator.sdk.shapes import Told
 from orchestrator.sdk.usage import Cost, entry
+from orchestrator.sdk.waits import LONGEST_TASK, Waits
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-LONGEST_TASK = 2_000
 
 RELEASE_SECONDS = 5.0
 
@@ -38,11 +37,12 @@ class Run:
     `task` of its own: the process stands still when all of them do. To forks of the process everything raises Forked,
     but to leave the blocks they find themselves in."""
 
-    _pulse, _crew = Kept[Pulse](), Kept[Crew]()
+    _pulse, _crew, _open = Kept[Pulse](), Kept[Crew](), Kept[Waits]()
 
     def __init__(self, name: str, place: Place, pulse: Pulse) -> None:
         self.id, self.name = place.agent_id, name
         self._place, self._pulse, self._crew = place, pulse, Crew(pulse)
+        self._open = Waits(pulse, self._crew)
 
     @property
     def told(self) -> Told | None:
@@ -164,16 +164,13 @@ class Run:
 
     @contextmanager
     def _waits(self, what: str | None) -> Iterator[None]:
-        task = self._pulse.task
-        if not self._crew.works:
-            self._pulse.say(status="working")  # the lifecycle has no other way from idle to waiting
-        self._pulse.say(status="waiting", current_task=task if what is None else what[:LONGEST_TASK])
+        wait = object()
+        self._open.begin(wait, what)
         try:
             yield
         finally:
             with suppress(Forked):
-                working = self._crew.works
-                self._pulse.say(status="working" if working else "idle", current_task=task if working else None)
+                self._open.end(wait)
 
 
 @dataclass
