@@ -113,7 +113,8 @@ def test_a_worker_clears_the_flag_before_it_looks(own_redis: OwnRedis, agent: st
     tasks.drain()
 
     assert applied(command)
-    assert seen == [None, None], "the batch, and the claim that comes back empty"
+    assert len(seen) >= 2, "the batch, and the claim that comes back empty"
+    assert set(seen) == {None}
 
 
 @pytest.mark.parametrize(("waiting", "bells"), [(shift.CLAIM - 1, 0), (shift.CLAIM, 1)])

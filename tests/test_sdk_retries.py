@@ -208,7 +208,7 @@ def test_a_refusal_is_final(make: Callable[..., Any], server: Server, status: in
 def test_an_answer_that_was_lost_is_asked_for_again(
     make: Callable[..., Any], server: Server, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
-    monkeypatch.setattr(calls, "PATIENCE", 0.3)
+    monkeypatch.setattr(calls, "PATIENCE", 1.0)
     server.script = [fault, fault, Says()]
 
     assert make().slug == "p"
