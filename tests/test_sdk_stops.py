@@ -29,6 +29,12 @@ def thread(*steps: object) -> Thread:
     return made
 
 
+def shown(me: Run, demo: ProjectClient) -> tuple[str, str | None]:
+    """The agent's status and task, as everybody sees them."""
+    agent = demo.agents.get(me.id)
+    return agent.status, agent.current_task
+
+
 def hear_of_a_pause(me: Run) -> None:
     """Wait until the process has been told."""
     me.flush()
@@ -92,54 +98,42 @@ def test_a_pause_between_tasks_is_acknowledged_when_the_next_one_would_begin(me:
 
 
 def test_waiting_is_seen_and_then_working_at_the_same_task(me: Run, demo: ProjectClient) -> None:
-    def shown() -> tuple[str, str | None]:
-        agent = demo.agents.get(me.id)
-        return agent.status, agent.current_task
-
     with me.task("write"):
         with me.waiting("for a word"):
-            eventually(lambda: shown() == ("waiting", "for a word"))
+            eventually(lambda: shown(me, demo) == ("waiting", "for a word"))
             with me.waiting():
-                eventually(lambda: shown() == ("waiting", "for a word"))
-        eventually(lambda: shown() == ("working", "write"))
-    eventually(lambda: shown() == ("idle", None))
+                eventually(lambda: shown(me, demo) == ("waiting", "for a word"))
+        eventually(lambda: shown(me, demo) == ("working", "write"))
+    eventually(lambda: shown(me, demo) == ("idle", None))
 
 
 def test_waiting_outside_any_task_is_seen_and_leaves_the_agent_as_it_was(me: Run, demo: ProjectClient) -> None:
-    def shown() -> tuple[str, str | None]:
-        agent = demo.agents.get(me.id)
-        return agent.status, agent.current_task
-
     with me.waiting("for a word"):
-        eventually(lambda: shown() == ("waiting", "for a word"))
+        eventually(lambda: shown(me, demo) == ("waiting", "for a word"))
         me.flush()
 
-    eventually(lambda: shown() == ("idle", None))
+    eventually(lambda: shown(me, demo) == ("idle", None))
     with me.task("write"):
-        eventually(lambda: shown() == ("working", "write"))
+        eventually(lambda: shown(me, demo) == ("working", "write"))
     assert not list(demo.commands.list(agent_id=me.id, state="rejected"))
 
 
 def test_of_several_waits_the_agent_shows_the_last_that_is_still_on(me: Run, demo: ProjectClient) -> None:
-    def shown() -> tuple[str, str | None]:
-        agent = demo.agents.get(me.id)
-        return agent.status, agent.current_task
-
     with me.waiting("outer"):
         with me.waiting("inner"):
-            eventually(lambda: shown() == ("waiting", "inner"))
-        eventually(lambda: shown() == ("waiting", "outer"))
-    eventually(lambda: shown() == ("idle", None))
+            eventually(lambda: shown(me, demo) == ("waiting", "inner"))
+        eventually(lambda: shown(me, demo) == ("waiting", "outer"))
+    eventually(lambda: shown(me, demo) == ("idle", None))
 
     waits, begun = Event(), Event()
     other = thread(lambda: _work_until(me, "another's", begun, waits))
     with me.waiting("for a word"):
         begun.set()
-        eventually(lambda: shown() == ("working", "another's"))
-    eventually(lambda: shown() == ("working", "another's"))
+        eventually(lambda: shown(me, demo) == ("working", "another's"))
+    eventually(lambda: shown(me, demo) == ("working", "another's"))
     waits.set()
     other.join(20)
-    eventually(lambda: shown() == ("idle", None))
+    eventually(lambda: shown(me, demo) == ("idle", None))
     assert not list(demo.commands.list(agent_id=me.id, state="rejected"))
 
 
