@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS ?=
 
+# Where the environment forbids Python to keep bytecode, each of our processes would compile all of it at its start.
+COMPILE := $(BIN)/python -m compileall -q orchestrator workers web celeryconfig.py
+
 .DEFAULT_GOAL := help
 .PHONY: help install up demo test bench bench-quick lint types fmt docs lock clean
 
@@ -20,6 +23,7 @@ demo: install ## 24 simulated agents through the public API, and whether the boo
 	@exec $(BIN)/orch demo $(ARGS)
 
 test: $(VENV)/.developed ## all tests, on real servers; ARGS="-k pause" for some
+	@$(COMPILE) tests
 	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench: $(VENV)/.developed ## speed, ours and the yardsticks', into bench.json; some ten minutes
@@ -62,6 +66,7 @@ $(BIN)/python:
 $(VENV)/.installed: requirements.txt pyproject.toml | $(BIN)/python
 	$(PIP) install --require-hashes -r requirements.txt
 	$(PIP) install --no-build-isolation --no-deps -e .
+	@$(COMPILE)
 	@touch $@
 
 $(VENV)/.developed: requirements-dev.txt $(VENV)/.installed

@@ -4,8 +4,6 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, exc, text
 from uuid_utils.compat import uuid7
 
@@ -45,16 +43,6 @@ def alembic_config() -> Config:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     return config
-
-
-def head() -> str | None:
-    """The revision this code was written for."""
-    return ScriptDirectory.from_config(alembic_config()).get_current_head()
-
-
-def revision(db: Connection) -> str | None:
-    """The revision the database is at."""
-    return MigrationContext.configure(db).get_current_revision()
 
 
 def _connect(engine: Engine) -> Connection:

@@ -33,8 +33,8 @@ class Orch:
 
     env: dict[str, str]
 
-    def __call__(self, *line: str, **env: str) -> Result:
-        """One call in this process; standard output is no terminal."""
+    def __call__(self, *line: str, **env: str | None) -> Result:
+        """One call in this process, as `start` does it; standard output is no terminal."""
         return CliRunner(catch_exceptions=False).invoke(main, line, env=self.env | env)
 
     def json(self, *line: str) -> Any:

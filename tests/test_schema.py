@@ -8,15 +8,17 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, exc, text
 from sqlalchemy.dialects.postgresql.base import ischema_names
 
-from orchestrator import bootstrap
+from orchestrator import bootstrap, revisions
 from orchestrator.columns import Xid8, metadata
 from orchestrator.db import Guard, begin
 from orchestrator.lifecycle import COMMANDS, EVENTS, SYSTEM_COMMANDS, Status
 from orchestrator.states import ActorType, IssueStatus, LeaseEnd, ProjectStatus, State
 from orchestrator.stops import Cause
+from tests.databases import connected
 from tests.stage import Project, run, settle, sql, violations
 
 CHECKS: dict[str, tuple[StrEnum, ...]] = {
@@ -50,7 +52,19 @@ def test_the_migrations_make_what_the_models_say(migrated: Connection, monkeypat
     context = MigrationContext.configure(migrated, opts={"compare_server_default": True})
 
     assert compare_metadata(context, metadata) == []
-    assert bootstrap.revision(migrated) == bootstrap.head()
+    assert revisions.current(migrated) == revisions.head()
+
+
+def test_the_revisions_are_what_alembic_says(migrated: Connection) -> None:
+    scripts = ScriptDirectory.from_config(bootstrap.alembic_config())
+
+    assert revisions.head() == scripts.get_current_head()
+    assert revisions.current(migrated) == MigrationContext.configure(migrated).get_current_revision()
+
+
+def test_a_database_that_was_never_migrated_has_no_revision(empty: str) -> None:
+    with connected(empty) as db:
+        assert revisions.current(db) is None
 
 
 def test_the_migrations_lead_back_to_nothing(migrated: Connection) -> None:

@@ -4,7 +4,7 @@ from flask import Blueprint, Response, jsonify
 from flask_openapi3 import APIBlueprint, Tag
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from orchestrator import bootstrap, logs, queries
+from orchestrator import logs, queries, revisions
 from orchestrator import verify as invariants
 from orchestrator.db import Guard, autocommit, begin
 from orchestrator.errors import Unavailable
@@ -81,7 +81,7 @@ def _look() -> tuple[bool, float] | None:
     """Whether the schema is migrated, and the age of the oldest queued command; None while the database is away."""
     try:
         with autocommit() as db:
-            return bootstrap.revision(db) == bootstrap.head(), queries.queue(db).age
+            return revisions.current(db) == revisions.head(), queries.queue(db).age
     except Unavailable as error:
         log.warning("not_ready", **logs.cause(error))
         return None

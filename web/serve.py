@@ -1,10 +1,12 @@
 """How gunicorn serves the app, whoever starts it: `gunicorn -c python:web.serve "web:create_app()"`."""
 
+import gc
 import os
 from typing import Any
 
 from prometheus_client import multiprocess
 
+import web  # noqa: F401  # before the fork: once for all processes, and one that died is back at once
 from orchestrator.settings import settings
 
 bind = f"{settings().host}:{settings().port}"
@@ -16,6 +18,10 @@ graceful_timeout = 5
 keepalive = 75  # longer than clients keep idle connections: or a request meets the end of the one it is sent through
 control_socket_disable = True
 loglevel = "warning"
+
+# What is loaded stays: a request is not held up by a tenth of a second of looking for garbage in it.
+gc.collect()
+gc.freeze()
 
 
 def child_exit(server: Any, worker: Any) -> None:

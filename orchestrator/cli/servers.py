@@ -7,8 +7,9 @@ from typing import Any
 from redis import AuthenticationError, Redis, RedisError
 from sqlalchemy import Connection, create_engine, exc, text
 
-from orchestrator.bootstrap import OLDEST_POSTGRESQL, head, revision
+from orchestrator.bootstrap import OLDEST_POSTGRESQL
 from orchestrator.cli.finding import Finding, fail, ok, warn
+from orchestrator.revisions import current, head
 from orchestrator.settings import Settings
 
 SECONDS = 3
@@ -72,7 +73,7 @@ def _examine(db: Connection) -> Iterator[Finding]:
         yield fail("PostgreSQL", f"{row.version} is too old", f"Use PostgreSQL {OLDEST_POSTGRESQL} or newer.")
         return
     yield ok("PostgreSQL", row.version)
-    yield _migration(revision(db), head())
+    yield _migration(current(db), head())
     yield _clock((row.now - asked - (answered - asked) / 2).total_seconds())
 
 
