@@ -1,7 +1,6 @@
 """Announcements: whom a batch is at, written down outside of its transaction.
 
-A batch that fails is drained again, command by command, so that one bad command does not stop the others. Where its
-process died, nothing else is left that could say whom it was at.
+Of one that failed, or whose process died, they are suspects; nothing else is left then that could say whom it was at.
 """
 
 from collections.abc import Sequence
@@ -26,11 +25,11 @@ announcements = Table(
 )
 
 
-class Died(NamedTuple):
-    """A batch that has ended without a commit, and the agents it had claimed."""
+class Look(NamedTuple):
+    """Batches that have ended, though they are announced; and whether there are any suspects."""
 
-    batch: int
-    agents: Sequence[UUID]
+    ended: Sequence[int]
+    suspects: bool
 
 
 LIVING = "SELECT pg_advisory_xact_lock(:batch)"
@@ -39,8 +38,12 @@ can read of the batch, so nobody takes a living one for dead."""
 
 _ANNOUNCE = text("INSERT INTO announcements (batch, agents) VALUES (:batch, CAST(:agents AS uuid[]))")
 _WITHDRAW = text("DELETE FROM announcements WHERE batch = :batch")
-_ANY = text("SELECT EXISTS (SELECT FROM announcements)")
-_DIED = text("SELECT batch, agents FROM announcements WHERE pg_try_advisory_xact_lock(batch) LIMIT 1")
+_LOOK = text("""
+    SELECT ARRAY(SELECT batch FROM announcements WHERE pg_try_advisory_xact_lock(batch)) AS ended,
+        EXISTS (SELECT FROM suspects) AS suspects
+""")
+_LOCK = text("SELECT batch FROM unnest(CAST(:batches AS bigint[])) AS b (batch) WHERE pg_try_advisory_xact_lock(batch)")
+_WITHDRAW_MANY = text("DELETE FROM announcements WHERE batch = ANY(CAST(:batches AS bigint[])) RETURNING agents")
 
 
 def number() -> int:
@@ -59,20 +62,19 @@ def withdrawing(batch: int) -> Call:
     return _WITHDRAW, {"batch": batch}
 
 
-def any_batches() -> bool:
-    """Whether any batch is at work, or has died."""
+def look() -> Look:
+    """See whether something went wrong."""
     with autocommit(Guard.DRAIN) as db:
-        [found] = one_by_one(db, (_ANY, {}))
-        return bool(found.fetchall()[0][0])
+        [found] = one_by_one(db, (_LOOK, {}))
+        [row] = found.fetchall()
+        return Look(row.ended, row.suspects)
 
 
-def died(db: Connection) -> Died | None:
-    """A batch that failed, or whose process died, and that nobody else is looking after; this transaction does from now
-    on, until it ends."""
-    row = db.execute(_DIED).one_or_none()
-    return None if row is None else Died(row.batch, row.agents)
+def take_down(db: Connection, ended: Sequence[int]) -> list[UUID]:
+    """Withdraw what batches have announced that have ended: the agents of those that were not committed.
 
-
-def withdraw(db: Connection, batch: int) -> None:
-    """Forget it: its agents have been looked after."""
-    db.execute(_WITHDRAW, {"batch": batch})
+    A batch ends, and its lock is free, a moment before everybody sees that it has withdrawn its announcement by itself;
+    so what is there is read anew, once the locks are ours. What others take down at this moment is theirs.
+    """
+    ours = list(db.execute(_LOCK, {"batches": list(ended)}).scalars())
+    return [agent for agents in db.execute(_WITHDRAW_MANY, {"batches": ours}).scalars() for agent in agents]

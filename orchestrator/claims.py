@@ -10,6 +10,7 @@ from sqlalchemy import Connection, text
 from orchestrator import announcements
 from orchestrator.announcements import LIVING
 from orchestrator.pipeline import together
+from orchestrator.suspects import TRUSTED
 from orchestrator.turns import BULK, URGENT
 
 
@@ -63,18 +64,18 @@ class Claim:
 _CLAIM = text(f"""
     WITH living AS MATERIALIZED ({LIVING}), urgent AS (
         SELECT a.id, c.lane, c.turn, c.seq FROM commands c JOIN agents a ON a.id = c.agent_id
-        WHERE c.state = 'queued' AND c.lane = {URGENT} AND c.turn = 0 AND c.seq >= :urgent
+        WHERE c.state = 'queued' AND c.lane = {URGENT} AND c.turn = 0 AND c.seq >= :urgent AND {TRUSTED}
         ORDER BY c.lane, c.turn, c.seq LIMIT :limit
         FOR NO KEY UPDATE OF a SKIP LOCKED
     ), bulk AS (
         SELECT a.id, c.lane, c.turn, c.seq FROM commands c JOIN agents a ON a.id = c.agent_id
-        WHERE c.state = 'queued' AND c.lane = {BULK} AND c.turn >= :bulk
+        WHERE c.state = 'queued' AND c.lane = {BULK} AND c.turn >= :bulk AND {TRUSTED}
         ORDER BY c.lane, c.turn, c.seq LIMIT least(:limit, {BULK_AT_MOST})
         FOR NO KEY UPDATE OF a SKIP LOCKED
     ), usage AS (
         SELECT a.id, NULL::smallint AS lane, extract(epoch FROM u.created_at)::float AS turn, NULL::bigint AS seq
         FROM usage_entries u JOIN agents a ON a.id = u.agent_id
-        WHERE NOT u.folded AND u.created_at >= to_timestamp(:usage)
+        WHERE NOT u.folded AND u.created_at >= to_timestamp(:usage) AND {TRUSTED}
         ORDER BY u.created_at LIMIT :limit
         FOR NO KEY UPDATE OF a SKIP LOCKED
     )
@@ -101,8 +102,8 @@ _CLAIM_ONE = text("SELECT id FROM agents WHERE id = :agent FOR NO KEY UPDATE SKI
 
 
 def claim(db: Connection, limit: int, start: Marks = FRONT) -> Claim:
-    """Lock agents that nobody else is draining, by up to `limit` waiting commands of each lane (of bulk at most
-    BULK_AT_MOST) and as many uncounted entries."""
+    """Lock agents that nobody else is draining, and that are no suspects: by up to `limit` waiting commands of each
+    lane (of bulk at most BULK_AT_MOST), and as many uncounted entries."""
     batch = announcements.number()
     [found] = together(db, (_CLAIM, {"limit": limit, "batch": batch} | start._asdict()))
     rows = found.fetchall()
@@ -126,6 +127,10 @@ def first(db: Connection) -> Marks:
 
 
 def claim_one(db: Connection, agent_id: UUID) -> Claim:
-    """Lock this agent, if nobody else has."""
-    mine = db.execute(_CLAIM_ONE, {"agent": agent_id}).scalars().all()
-    return Claim(mine, mine)
+    """Lock this agent for its mail alone, if nobody else has."""
+    return Claim(db.execute(_CLAIM_ONE, {"agent": agent_id}).scalars().all(), ())
+
+
+def claim_usage(db: Connection, agent_id: UUID) -> Claim:
+    """Lock this agent for its usage alone, if nobody else has."""
+    return Claim((), db.execute(_CLAIM_ONE, {"agent": agent_id}).scalars().all())

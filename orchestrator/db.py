@@ -18,10 +18,14 @@ from orchestrator.settings import SettingsError, settings
 DRAIN_SECONDS = 8
 
 
+_IN_ORDER = "-c jit=off -c enable_sort=off -c enable_hashjoin=off -c enable_mergejoin=off"
+
+
 class Guard(Enum):
     """How long the database lets one kind of work go on before it ends it for us.
 
-    A frozen or cut-off worker must free its agents within 10 s, a request must answer within seconds.
+    A frozen or cut-off worker must free its agents within 10 s, a request must answer within seconds. Who looks over
+    the queue, or watches over a drain, holds nothing that others need, and may take longer.
     (PostgreSQL does not count the idleness that follows a pipeline; there the transaction's own limit frees them.)
     The drain's claim must walk its index in order: stale statistics make the planner sort, or hash, the whole
     backlog for each batch (docs/decisions/0009).
@@ -30,8 +34,9 @@ class Guard(Enum):
     DOOR = "-c lock_timeout=2s -c statement_timeout=5s -c idle_in_transaction_session_timeout=5s -c jit=off"
     DRAIN = (
         f"-c transaction_timeout={DRAIN_SECONDS}s -c idle_in_transaction_session_timeout=5s -c lock_timeout=3s"
-        " -c jit=off -c enable_sort=off -c enable_hashjoin=off -c enable_mergejoin=off"
+        f" {_IN_ORDER}"
     )
+    WATCH = f"-c lock_timeout=3s -c statement_timeout=60s -c idle_in_transaction_session_timeout=15s {_IN_ORDER}"
     TOOL = "-c lock_timeout=5s -c statement_timeout=10min"
 
 

@@ -89,7 +89,9 @@ _MAILBOXES = text("""
 
 _COUNT_ATTEMPT = text("""
     UPDATE commands SET attempts = attempts + 1
-    WHERE id = (SELECT id FROM commands WHERE agent_id = :agent AND state = 'queued' ORDER BY seq LIMIT 1)
+    WHERE id = (
+        SELECT id FROM commands WHERE agent_id = :agent AND state = 'queued' AND seq <= :last ORDER BY seq LIMIT 1
+    )
     RETURNING id, attempts
 """)
 _GIVE_BACK = text("UPDATE commands SET attempts = attempts - 1 WHERE id = :id AND state = 'queued'")
@@ -107,7 +109,7 @@ class Drainer:
     task_id: str | None = None
 
     def drain(self, db: Connection, claim: Claim, only: UUID | None = None) -> Batch:
-        """Empty the mailboxes of the claimed agents, but for the bounds of a batch, and count their usage; the caller
+        """Empty the mailboxes that were claimed, but for the bounds of a batch, and count the usage; the caller
         commits. With `only`, no command but that one is touched.
         """
         if not claim.agents:
@@ -120,9 +122,10 @@ class Drainer:
         return Batch(claim, outcomes, len(sums))
 
 
-def count_attempt(db: Connection, agent_id: UUID) -> tuple[UUID, int] | None:
-    """Count an attempt at the agent's oldest queued command: its id and attempts so far; None for an empty mailbox."""
-    row = db.execute(_COUNT_ATTEMPT, {"agent": agent_id}).one_or_none()
+def count_attempt(db: Connection, agent_id: UUID, last_seq: int) -> tuple[UUID, int] | None:
+    """Count an attempt at the oldest queued command of the agent, which is claimed, up to this one: its id and attempts
+    so far; None where there is none."""
+    row = db.execute(_COUNT_ATTEMPT, {"agent": agent_id, "last": last_seq}).one_or_none()
     return row and (row.id, row.attempts)
 
 
@@ -138,12 +141,12 @@ def bury(db: Connection, command_id: UUID, task_id: str | None) -> bool:
 
 
 def _load(db: Connection, claim: Claim, only: UUID | None) -> Load:
-    agents, urgent = claim.agents, claim.urgent
-    these = {"ids": ids(agents)}
+    these, urgent = {"ids": ids(claim.agents)}, claim.urgent
     # Who has urgent mail may have much before it.
-    mailboxes = {"urgent": urgent, "more": _share(urgent), "most": _share(len(agents)), "only": only}
+    shares = {"urgent": urgent, "more": _share(urgent), "most": _share(len(claim.mail))}
+    mailboxes = (_MAILBOXES, {"ids": ids(claim.mail), "only": only} | shares)
     first = [] if claim.batch is None else [announcements.withdrawing(claim.batch)]
-    *_, letters, rows = together(db, *first, (_LEASES, these), (_MAILBOXES, these | mailboxes), (_AGENTS, these))
+    *_, letters, rows = together(db, *first, (_LEASES, these), mailboxes, (_AGENTS, these))
     found = rows.fetchall()
     leases = {row.id: Lease(row.epoch, row.live, row.released_at, row.acked) for row in found if row.epoch is not None}
     mail: dict[UUID, list[Command]] = defaultdict(list)

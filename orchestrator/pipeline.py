@@ -40,7 +40,7 @@ def _run(db: Connection, calls: Sequence[Call], manner: AbstractContextManager[A
         with manner:
             return [raw.cursor(row_factory=namedtuple_row).execute(_sql(sql), values) for sql, values in calls]
     except psycopg.Error as error:
-        if error.sqlstate is None:  # lost, or interrupted with answers still on their way: of no use any more
+        if error.sqlstate is None or raw.closed:  # lost, or interrupted with answers still on their way: of no use
             db.invalidate()
         problem = unavailable(error)
         if problem is not None:

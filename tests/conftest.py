@@ -26,12 +26,13 @@ from tests.stage import Api, Project, Worker
 from tests.surface import Scene
 from tests.wire import Gunicorn
 from workers.app import app as celery
+from workers.lookout import lookout
 from workers.low_water import low_water
 
 LONGEST = {"test_up", "test_lease_races", "test_demo", "test_compose", "test_sdk_running", "test_races", "test_claims"}
 """Files of few tests that take more than ten seconds each."""
 
-CACHES = (settings, database.engine, limits.limits, limits._shares, limits._script, low_water)
+CACHES = (settings, database.engine, limits.limits, limits._shares, limits._script, low_water, lookout)
 
 
 def pytest_configure() -> None:

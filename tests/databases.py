@@ -9,10 +9,10 @@ from uuid import uuid4
 from sqlalchemy import Connection, create_engine, make_url, text
 from sqlalchemy.exc import OperationalError
 
-from orchestrator import announcements, books, lease_tables, models
+from orchestrator import announcements, books, lease_tables, models, suspects
 
 TABLES = models.metadata.sorted_tables
-assert {books.usage_entries, lease_tables.leases, announcements.announcements} <= set(TABLES), (
+assert {books.usage_entries, lease_tables.leases, announcements.announcements, suspects.suspects} <= set(TABLES), (
     "every module with tables is imported"
 )
 

@@ -1,7 +1,6 @@
 """One bad command never stops the others: it is tried five times alone, and given up."""
 
 import signal
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -11,18 +10,25 @@ import pytest
 from billiard.exceptions import SoftTimeLimitExceeded
 from sqlalchemy import event
 
-from orchestrator import announcements, claims
+from orchestrator import announcements, claims, ledger, suspects
 from orchestrator import drain as drains
 from orchestrator.db import Guard, begin, engine
-from orchestrator.drain import Drainer
+from orchestrator.drain import MAILBOX, Drainer
 from orchestrator.errors import Unavailable
 from orchestrator.failpoints import Point
+from orchestrator.suspects import Suspect
 from tests.faults import Failpoints
 from tests.redis_server import OwnRedis
-from tests.stage import Project, Worker, eventually, is_problem, multiply, run, settle, sql, violations
-from workers.shift import ATTEMPTS, BUDGET_SECONDS, Shift, _give_back
+from tests.stage import Project, Worker, eventually, held, is_problem, multiply, run, settle, sql, violations
+from workers import careful, shift
+from workers.careful import Careful, _give_back
+from workers.report import Report
+from workers.shift import BUDGET_SECONDS, Shift
 
 OTHERS = 599
+
+ANY = 2**62
+"""Any command of a mailbox may be the bad one."""
 
 POISON = """
     INSERT INTO commands (id, project_id, agent_id, verb, payload, actor_id)
@@ -58,6 +64,28 @@ def state(command_id: str) -> str:
 def attempts(command_id: str) -> int:
     """How often a command was tried alone."""
     return int(sql("SELECT attempts FROM commands WHERE id = :id", id=command_id)[0].attempts)
+
+
+def suspect(*agents: str) -> None:
+    """Let these agents be suspects, because of what is in their mailboxes now."""
+    with begin(Guard.DRAIN) as db:
+        suspects.name(db, map(UUID, agents), MAILBOX)
+
+
+def suspected() -> list[str]:
+    """The suspects there are."""
+    return [str(row.agent_id) for row in sql("SELECT agent_id FROM suspects")]
+
+
+def carefully(agent: str) -> None:
+    """Drain an agent as a suspect, without any that is."""
+    Careful(Drainer(0), Report())._drained(Suspect(UUID(agent), ANY))
+
+
+def work_until_done() -> None:
+    """Shift after shift in this process, until nothing waits."""
+    while queued():
+        Shift(Drainer(0)).work()
 
 
 def queued() -> int:
@@ -108,15 +136,26 @@ def test_a_batch_whose_process_died_is_looked_after_by_the_next_drain(quiet: Pro
     with begin(Guard.DRAIN) as db:
         claim = claims.claim(db, 10)
         announcements.announce(claim.batch or 0, claim.agents)
-        with begin(Guard.TOOL) as other:
-            assert announcements.died(other) is None, "it lives"
+        with begin(Guard.WATCH) as other:
+            assert announcements.take_down(other, [claim.batch or 0]) == [], "it lives"
+        assert announcements.look() == ([], False)
         run(db, "ROLLBACK")
 
-    shift = Shift(Drainer(0))
-    shift.work()
+    Shift(Drainer(0)).work()
 
     assert (state(command), attempts(command)) == ("applied", 1)
-    assert sql("SELECT 1 FROM announcements") == []
+    assert sql("SELECT 1 FROM announcements") == suspected() == []
+
+
+def test_a_batch_that_was_committed_is_not_taken_for_one_that_died(quiet: Project) -> None:
+    quiet.send(quiet.born(), "pause")
+    with begin(Guard.DRAIN) as db:
+        claim = claims.claim(db, 10)
+        announcements.announce(claim.batch or 0, claim.agents)
+        Drainer(0).drain(db, claim)
+
+    with begin(Guard.DRAIN) as db:  # who has seen that its lock is free, and not yet that it has withdrawn
+        assert announcements.take_down(db, [claim.batch or 0]) == []
 
 
 def test_who_waits_for_a_command_that_is_given_up_is_told(project: Project, start: Any) -> None:
@@ -153,31 +192,36 @@ def test_an_agent_that_another_drain_has_meanwhile_is_left_to_it(quiet: Project)
     agent = quiet.born()
     command = quiet.send(agent, "pause")["id"]
 
-    with begin(Guard.TOOL) as db:
-        run(db, "SELECT 1 FROM agents WHERE id = :id FOR NO KEY UPDATE", id=agent)
-        assert not Shift(Drainer(0))._one_command(UUID(agent))
+    suspect(agent)
 
-    assert (state(command), attempts(command)) == ("queued", 0)
+    with held(agent):
+        Shift(Drainer(0)).work()
+        assert (state(command), attempts(command), suspected()) == ("queued", 0, [agent])
+    time.sleep(suspects.REST_SECONDS)
+    Shift(Drainer(0)).work()
+
+    assert (state(command), attempts(command), suspected()) == ("applied", 1, [])
 
 
 SLOW = """
     CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN PERFORM pg_sleep({seconds}); RETURN NEW; END $$;
-    CREATE TRIGGER dawdle BEFORE UPDATE ON agents FOR EACH ROW EXECUTE FUNCTION dawdle()
+    CREATE TRIGGER dawdle BEFORE UPDATE ON agents FOR EACH ROW {which} EXECUTE FUNCTION dawdle()
 """
 """A database on which each agent takes so many seconds to write."""
 
 
-def slow_down(seconds: float) -> None:
-    """From now on."""
+def slow_down(seconds: float, which: str = "") -> None:
+    """From now on; only for those agents, where a condition says which."""
     with begin(Guard.TOOL) as db:
-        db.connection.driver_connection.execute(SLOW.format(seconds=seconds))  # type: ignore[union-attr]
+        db.connection.driver_connection.execute(SLOW.format(seconds=seconds, which=which))  # type: ignore[union-attr]
 
 
 @pytest.fixture
 def hurried(quiet: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     """A project in a database that ends a drain's transaction after a second."""
-    monkeypatch.setattr(sys.modules[Shift.__module__], "DRAIN_SECONDS", 1)
+    for module in (shift, careful):
+        monkeypatch.setattr(module, "DRAIN_SECONDS", 1)
 
     def hurry(connection: Any, _: Any) -> None:
         connection.execute("SET transaction_timeout = '1s'")
@@ -195,12 +239,12 @@ def test_a_batch_that_takes_too_long_is_done_command_by_command(hurried: Project
         SELECT gen_random_uuid(), project_id, agent_id, 'pause', '{}', actor_id FROM commands""")
     slow_down(0.05)
 
-    shift = Shift(Drainer(0))
-    shift.work()
+    first = Shift(Drainer(0))
+    first.work()
 
-    assert shift.done["applied"] > 5
+    assert first.done["applied"] > 5
     sql("DROP FUNCTION dawdle CASCADE")
-    settle()
+    work_until_done()
     assert [row.state for row in sql("SELECT DISTINCT state FROM commands")] == ["applied"]
     assert sql("SELECT 1 FROM commands WHERE attempts > 1") == []
     assert violations() == {}
@@ -225,7 +269,6 @@ def test_the_task_s_time_limit_is_no_fault_of_the_command(
     agent = quiet.born()
     command = quiet.send(agent, "pause")["id"]
     slow_down(5)
-    shift = Shift(Drainer(0))
 
     def end(*_: object) -> None:
         raise SoftTimeLimitExceeded  # as Celery's own handler does: from a signal, wherever we are
@@ -233,7 +276,7 @@ def test_the_task_s_time_limit_is_no_fault_of_the_command(
     signal.signal(signal.SIGALRM, end)
     signal.setitimer(signal.ITIMER_REAL, 0.5)
     with pytest.raises((SoftTimeLimitExceeded, Unavailable)):
-        shift._one_command(UUID(agent)) if one else shift.work()
+        carefully(agent) if one else Shift(Drainer(0)).work()
 
     assert (state(command), attempts(command)) == ("queued", 0)
     assert "Exception during reset" not in caplog.text, "nobody talks to an interrupted connection again"
@@ -243,7 +286,6 @@ def test_the_task_s_time_limit_is_no_fault_of_the_command(
 def test_nor_is_it_where_no_database_is_involved(quiet: Project, monkeypatch: pytest.MonkeyPatch, one: bool) -> None:
     agent = quiet.born()
     command = quiet.send(agent, "pause")["id"]
-    shift = Shift(Drainer(0))
 
     def end(*_: object) -> None:
         monkeypatch.undo()  # it comes once
@@ -251,7 +293,7 @@ def test_nor_is_it_where_no_database_is_involved(quiet: Project, monkeypatch: py
 
     monkeypatch.setattr(drains, "decide", end)
     with pytest.raises(SoftTimeLimitExceeded):
-        shift._one_command(UUID(agent)) if one else shift.work()
+        carefully(agent) if one else Shift(Drainer(0)).work()
 
     assert (state(command), attempts(command)) == ("queued", 0)
 
@@ -260,7 +302,7 @@ def test_an_attempt_is_at_the_command_it_was_counted_for(quiet: Project) -> None
     agent = quiet.born()
     first, second = (quiet.send(agent, verb)["id"] for verb in ("pause", "resume"))
     with begin(Guard.DRAIN) as db:
-        assert drains.count_attempt(db, UUID(agent)) == (UUID(first), 1)
+        assert drains.count_attempt(db, UUID(agent), ANY) == (UUID(first), 1)
 
     quiet.api.post(f"{quiet.path}/commands/{first}/cancel")
     with begin(Guard.DRAIN) as db:
@@ -275,20 +317,151 @@ def test_a_command_that_was_closed_meanwhile_is_not_given_up(quiet: Project) -> 
     command = quiet.send(agent, "pause")["id"]
     settle()
 
-    shift = Shift(Drainer(0))
-    shift._after_failure(UUID(command), ATTEMPTS)
+    report = Report()
+    Careful(Drainer(0), report)._give_up(UUID(command))
 
-    assert (state(command), shift.done["dead"]) == ("applied", 0)
+    assert (state(command), report.done["dead"]) == ("applied", 0)
 
 
 def test_an_attempt_that_cannot_be_given_back_stays_counted(quiet: Project) -> None:
     agent = quiet.born()
     command = quiet.send(agent, "pause")["id"]
     with begin(Guard.DRAIN) as db:
-        drains.count_attempt(db, UUID(agent))
+        drains.count_attempt(db, UUID(agent), ANY)
 
     with begin(Guard.TOOL) as db:
         run(db, "SELECT 1 FROM commands WHERE id = :id FOR UPDATE", id=command)
         _give_back(UUID(command))
 
     assert (state(command), attempts(command)) == ("queued", 1)
+
+
+def test_others_do_not_wait_for_suspects_and_what_these_get_meanwhile_is_not_suspected(quiet: Project) -> None:
+    agent, other = quiet.born(), quiet.born()
+    multiply(agent, 199)
+    settle()
+    among = [str(row.id) for row in sql("SELECT id FROM agents WHERE id <> :id", id=other)]
+    mail = """INSERT INTO commands (id, project_id, agent_id, verb, payload, actor_id)
+        SELECT gen_random_uuid(), project_id, agent_id, 'update', '{"current_task": "x"}', actor_id
+        FROM commands WHERE verb = 'spawn' AND agent_id <> :other"""
+    sql(mail, other=other)
+    suspect(*among)
+    sql(mail, other=other)
+    urgent = quiet.send(other, "pause")["id"]
+
+    first = Shift(Drainer(0))
+    first.work()
+
+    assert state(urgent) == "applied"
+    assert 0 < first.done["applied"] < len(among), "half a second's work"
+    assert first.seconds < BUDGET_SECONDS
+    work_until_done()
+    assert suspected() == []
+    assert {row.attempts for row in sql("SELECT attempts FROM commands WHERE verb = 'update'")} == {0, 1}
+    assert violations() == {}
+
+
+def test_an_agent_of_several_batches_that_died_is_tried_by_one_process_at_a_time(
+    project: Project, tmp_path: Path
+) -> None:
+    agent = project.born()
+    multiply(agent, 19)
+    settle()
+    among = [row.id for row in sql("SELECT id FROM agents")]
+    for _ in range(20):
+        sql("""INSERT INTO commands (id, project_id, agent_id, verb, payload, actor_id)
+            SELECT gen_random_uuid(), project_id, agent_id, 'update', '{"current_task": "x"}', actor_id
+            FROM commands WHERE verb = 'spawn'""")
+    for _ in range(8):
+        announcements.announce(announcements.number(), among)
+
+    with Worker.start(tmp_path / "worker.log", 8):
+        eventually(lambda: queued() == 0, 60)
+
+    tried = sql("SELECT DISTINCT attempts, state FROM commands WHERE verb = 'update' ORDER BY 1")
+    assert {tuple(row) for row in tried} <= {(0, "applied"), (1, "applied")}
+    assert violations() == {}
+
+
+def test_an_agent_whose_commands_always_take_too_long_stops_nobody_else(hurried: Project) -> None:
+    slow, other = hurried.born(), hurried.born()
+    slow_down(3, f"WHEN (NEW.id = '{slow}')")
+    bad, good = hurried.send(slow, "pause")["id"], hurried.send(other, "pause")["id"]
+
+    for _ in range(2):  # which begin with either
+        Shift(Drainer(0)).work()
+    assert (state(good), state(bad)) == ("applied", "queued")
+    work_until_done()
+
+    assert (state(bad), attempts(bad)) == ("dead", 5)
+
+
+def test_an_agent_of_which_somebody_holds_a_row_stops_nobody_else(quiet: Project) -> None:
+    locked, other = quiet.born(), quiet.born()
+    bad, good = quiet.send(locked, "pause")["id"], quiet.send(other, "pause")["id"]
+
+    with begin(Guard.TOOL) as db:
+        run(db, "SELECT 1 FROM commands WHERE id = :id FOR UPDATE", id=bad)
+        with pytest.raises(Unavailable):
+            Shift(Drainer(0)).work()
+        for _ in range(2):  # which begin with either
+            Shift(Drainer(0)).work()
+        assert (state(good), state(bad), suspected()) == ("applied", "queued", [locked])
+    time.sleep(suspects.REST_SECONDS)
+    Shift(Drainer(0)).work()
+
+    assert (state(bad), attempts(bad)) == ("applied", 1)
+
+
+def test_usage_that_cannot_be_counted_stops_neither_its_agent_nor_the_others(
+    quiet: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd, other = quiet.born(), quiet.born()
+    for agent in (odd, other):
+        quiet.api.post(f"{quiet.agent(agent)}/usage", {"entries": [{"report_id": "1", "output_tokens": 7}]})
+    pause, fold = quiet.send(odd, "pause")["id"], ledger.fold
+
+    def refuse(db: Any, agents: Any) -> Any:
+        assert UUID(odd) not in agents, "cannot be counted"
+        return fold(db, agents)
+
+    monkeypatch.setattr(drains, "fold", refuse)
+    for _ in range(2):
+        Shift(Drainer(0)).work()
+
+    assert (state(pause), suspected()) == ("applied", [odd])
+    tokens = dict(sql("SELECT id::text, tokens_used FROM agents"))  # type: ignore[arg-type]
+    assert tokens == {odd: 0, other: 7}
+    monkeypatch.undo()
+    time.sleep(suspects.REST_SECONDS)
+    Shift(Drainer(0)).work()
+    assert (suspected(), violations()) == ([], {})
+
+
+def test_who_watches_over_a_suspect_and_stands_still_loses_it() -> None:
+    with begin(Guard.WATCH) as db:
+        (limit,) = run(db, "SELECT current_setting('idle_in_transaction_session_timeout') AS idle")
+
+    assert limit.idle == "15s"
+
+
+def test_after_all_connections_were_cut_one_drain_fails_and_says_nothing_of_it(
+    quiet: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    agent = quiet.born()
+    quiet.send(agent, "pause")
+    suspect(agent)
+    Shift(Drainer(0)).work()
+    quiet.send(agent, "resume")
+    sql("""SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+        WHERE datname = current_database() AND application_name IN ('orch-drain', 'orch-watch')""")
+
+    failed = 0
+    while queued():
+        try:
+            Shift(Drainer(0)).work()
+        except Unavailable:
+            failed += 1
+
+    assert failed <= 1
+    assert "Exception during reset" not in caplog.text

@@ -2,15 +2,16 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, event, text
 
 from orchestrator import bulk, claims
 from orchestrator.accept import accept
 from orchestrator.claims import FRONT, Marks
-from orchestrator.db import Guard, begin
+from orchestrator.db import Guard, begin, engine
 from orchestrator.keys import Caller
 from orchestrator.orders import Pause
 from orchestrator.settings import settings
@@ -60,8 +61,7 @@ def caller(quiet: Project) -> Caller:
 
 def mark(low: LowWater) -> Marks:
     """Where it begins now."""
-    with begin(Guard.DRAIN) as db:
-        return low.begin(db)
+    return low.begin()
 
 
 def everybody(project: Project, verb: str) -> None:
@@ -85,7 +85,7 @@ def test_after_short_walks_the_next_begins_at_the_front(quiet: Project, clock: C
     assert mark(low) == FRONT
 
 
-@pytest.mark.parametrize(("took", "rest"), [(0.05, 1.0), (0.5, 2.0), (30.0, 2.0)])
+@pytest.mark.parametrize(("took", "rest"), [(0.05, 1.0), (0.5, 2.0), (30.0, 120.0)])
 def test_after_a_long_one_there_is_a_look_for_the_mark_now_and_then(
     quiet: Project, clock: Clock, took: float, rest: float
 ) -> None:
@@ -157,7 +157,7 @@ def test_what_is_committed_late_waits_for_the_next_look_and_no_longer(
     multiply(quiet.born(), 12_000)
     first, second = quiet.born(), quiet.born()
     settle()
-    with begin() as db:
+    with begin(Guard.TOOL) as db:
         late = accept(db, caller, UUID(quiet.id), UUID(first), Pause()).command
         everybody(quiet, "resume")  # whose commands take more numbers than the mark leaves room for
         quiet.send(second, "pause")
@@ -178,7 +178,7 @@ def test_a_list_that_is_committed_while_another_project_is_drained_goes_with_the
     settle()
     ids = [str(row.id) for row in sql("SELECT id FROM agents WHERE project_id = :p", p=theirs.id)]
     everybody(quiet, "resume")
-    with begin() as db:
+    with begin(Guard.TOOL) as db:
         bulk.accept_list(db, caller, UUID(theirs.id), [{"verb": "pause", "agent_id": id_} for id_ in ids])
         for _ in range(15):
             drain()
@@ -205,6 +205,23 @@ def test_what_others_have_in_hand_lies_behind_the_mark(quiet: Project, low: LowW
     tasks.drain()
 
     assert queued() == 0
+
+
+def test_a_look_may_take_longer_than_a_batch(quiet: Project, low: LowWater, monkeypatch: pytest.MonkeyPatch) -> None:
+    def hurry(connection: Any, _: Any) -> None:
+        connection.execute("SET transaction_timeout = '300ms'")
+        connection.commit()
+
+    agent = quiet.born()
+    engine(Guard.DRAIN).dispose()
+    event.listen(engine(Guard.DRAIN), "connect", hurry)
+    monkeypatch.setattr(claims, "_FIRST", text(f"{claims._FIRST.text.rstrip()} FROM pg_sleep(0.5)"))
+    quiet.send(agent, "pause")
+
+    tasks.drain()
+
+    assert queued() == 0
+    assert low.begin() > FRONT
 
 
 def test_the_look_for_what_waits_too_long_begins_at_the_mark_too(

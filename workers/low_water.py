@@ -2,18 +2,19 @@
 every walk from the very front steps over all of it."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
-
-from sqlalchemy import Connection
 
 from orchestrator import claims
 from orchestrator.claims import FRONT, Marks
+from orchestrator.db import Guard, begin
 
 LONG_SECONDS = 0.02
 
-SHARE, MOST_SECONDS = 20, 2.0
-"""After a look from the very front that was long, there is none for so many times as long, and for so long at most:
-what was committed very late lies before the mark, and waits meanwhile."""
+SHARE, MOST_SECONDS, LEAST_SHARE = 20, 2.0, 4
+"""After a look from the very front that was long, there is none for so many times as long, and for so long at most,
+unless it took itself a good part of that: what was committed very late lies before the mark, and waits meanwhile."""
 
 
 class LowWater:
@@ -23,14 +24,28 @@ class LowWater:
     def __init__(self) -> None:
         self._long, self._mark, self._due = False, FRONT, 0.0
 
-    def begin(self, db: Connection) -> Marks:
+    def begin(self) -> Marks:
         """Where a walk is to begin now."""
         if self._long and time.monotonic() >= self._due:
-            began = time.monotonic()
-            self._mark = claims.first(db)
-            now = time.monotonic()
-            self._long, self._due = now - began >= LONG_SECONDS, now + min(SHARE * (now - began), MOST_SECONDS)
+            self._look()
         return self._mark if self._long else FRONT
+
+    def _look(self) -> None:
+        began = time.monotonic()
+        with begin(Guard.WATCH) as db:  # for longer than a drain's transaction may last
+            self._mark = claims.first(db)
+        now = time.monotonic()
+        took = now - began
+        self._long, self._due = took >= LONG_SECONDS, now + min(SHARE * took, max(MOST_SECONDS, LEAST_SHARE * took))
+
+    @contextmanager
+    def walk(self, start: Marks) -> Iterator[None]:
+        """A walk from there takes place inside the block, whatever becomes of it."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.walked(start, time.monotonic() - began)
 
     def walked(self, start: Marks, seconds: float) -> None:
         """A walk from there has taken so long."""

@@ -1,6 +1,5 @@
 """The Celery tasks: each opens a transaction, calls one function, and decides about retry."""
 
-import time
 from collections import Counter
 from typing import Any
 
@@ -8,6 +7,7 @@ from kombu.exceptions import OperationalError
 from sqlalchemy import Connection
 
 from orchestrator import failpoints, logs, queries, timers, upkeep
+from orchestrator.claims import Marks
 from orchestrator.db import Guard, begin
 from orchestrator.drain import Drainer
 from orchestrator.errors import Unavailable
@@ -65,8 +65,9 @@ def ring_for_overdue() -> bool:
     """Send what has become due by itself, and publish a drain, without a look at the bell's flag, for that or for
     anything that has waited too long; whether it did."""
     try:
+        start = low_water().begin()
         with begin(Guard.DRAIN) as db:
-            overdue = bool(timers.send_due(db)) or _overdue(db)
+            overdue = bool(timers.send_due(db)) or _overdue(db, start)
         if overdue:
             bell.publish(expires=bell.SWEPT_SECONDS)
     except (Unavailable, OperationalError, OSError) as error:
@@ -75,9 +76,6 @@ def ring_for_overdue() -> bool:
     return overdue
 
 
-def _overdue(db: Connection) -> bool:
-    start = low_water().begin(db)
-    began = time.monotonic()
-    found = queries.overdue(db, start)
-    low_water().walked(start, time.monotonic() - began)
-    return found
+def _overdue(db: Connection, start: Marks) -> bool:
+    with low_water().walk(start):
+        return queries.overdue(db, start)

@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from orchestrator import announcements, books, lease_tables, models  # noqa: F401  # whose tables it compares with
+from orchestrator import announcements, books, lease_tables, models, suspects  # noqa: F401  # their tables
 from orchestrator.columns import metadata
 
 context.configure(
