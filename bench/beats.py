@@ -59,6 +59,12 @@ def one_by_one(url: str, agents: Fleet, leases: list[Lease], seconds: float) -> 
     return {"1,000 beating agents, % of a core": percent, "a beat, p99 ms": quantiles(took, n=100)[-1]}
 
 
+def hollow(url: str, agents: Fleet, leases: list[Lease], seconds: float) -> dict[str, float]:
+    """The same requests where each is answered by a view that does nothing: what they cost before anything is done."""
+    percent, _ = one_by_one(url, agents, leases, seconds).values()
+    return {"1,000 empty requests instead, % of a core": percent}
+
+
 def together(stack: Stack, url: str, agents: Fleet, leases: list[Lease], seconds: float) -> dict[str, float]:
     """The same with 500 beats in a request."""
     post, began, used = poster(url, stack.key), time.monotonic(), cpu_seconds()
