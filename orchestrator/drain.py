@@ -25,6 +25,9 @@ MAILBOX, LETTERS = 50, 2_000
 """Commands taken per batch: from one agent's mailbox, so that one busy agent does not fill a batch; and from all
 together, because even the largest commands must not outlast the transaction's time-out."""
 
+NO_COMMAND = UUID(int=0)
+"""No command's id: a drain of this one alone touches none."""
+
 
 @dataclass(frozen=True, slots=True)
 class Load:
@@ -109,7 +112,7 @@ class Drainer:
     task_id: str | None = None
 
     def drain(self, db: Connection, claim: Claim, only: UUID | None = None) -> Batch:
-        """Empty the mailboxes that were claimed, but for the bounds of a batch, and count the usage; the caller
+        """Empty the mailboxes of the claimed agents, but for the bounds of a batch, and count their usage; the caller
         commits. With `only`, no command but that one is touched.
         """
         if not claim.agents:
@@ -141,12 +144,12 @@ def bury(db: Connection, command_id: UUID, task_id: str | None) -> bool:
 
 
 def _load(db: Connection, claim: Claim, only: UUID | None) -> Load:
-    these, urgent = {"ids": ids(claim.agents)}, claim.urgent
+    agents, urgent = claim.agents, claim.urgent
+    these = {"ids": ids(agents)}
     # Who has urgent mail may have much before it.
-    shares = {"urgent": urgent, "more": _share(urgent), "most": _share(len(claim.mail))}
-    mailboxes = (_MAILBOXES, {"ids": ids(claim.mail), "only": only} | shares)
+    mailboxes = {"urgent": urgent, "more": _share(urgent), "most": _share(len(agents)), "only": only}
     first = [] if claim.batch is None else [announcements.withdrawing(claim.batch)]
-    *_, letters, rows = together(db, *first, (_LEASES, these), mailboxes, (_AGENTS, these))
+    *_, letters, rows = together(db, *first, (_LEASES, these), (_MAILBOXES, these | mailboxes), (_AGENTS, these))
     found = rows.fetchall()
     leases = {row.id: Lease(row.epoch, row.live, row.released_at, row.acked) for row in found if row.epoch is not None}
     mail: dict[UUID, list[Command]] = defaultdict(list)

@@ -8,7 +8,7 @@ from billiard.exceptions import SoftTimeLimitExceeded
 from orchestrator import claims, logs, suspects
 from orchestrator import drain as drains
 from orchestrator.db import DRAIN_SECONDS, Guard, begin
-from orchestrator.drain import Drainer
+from orchestrator.drain import NO_COMMAND, Drainer
 from orchestrator.errors import Unavailable
 from orchestrator.suspects import REST_SECONDS, Suspect
 from workers import bell
@@ -97,7 +97,7 @@ class Careful:
     def _count_usage(self, agent_id: UUID) -> None:
         try:
             with begin(Guard.DRAIN) as db:
-                batch = self._drainer.drain(db, _locked(claims.claim_usage(db, agent_id)))
+                batch = self._drainer.drain(db, _locked(claims.claim_usage(db, agent_id)), only=NO_COMMAND)
         except (Unavailable, SoftTimeLimitExceeded):
             raise
         except Exception as error:  # it stays a suspect, and its usage uncounted: the log says whose it is
