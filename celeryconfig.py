@@ -71,5 +71,6 @@ worker_disable_rate_limits = True  # limits are the API's business
 beat_schedule = {
     "sweep": {"task": "orchestrator.sweep", "schedule": 2.0, "options": {"expires": 2}},
     "canary": {"task": "orchestrator.canary", "schedule": 10.0, "options": {"expires": 10}},
+    "canary-upkeep": {"task": "orchestrator.canary", "schedule": 10.0, "options": {"expires": 10, "queue": "upkeep"}},
     "prune": {"task": "orchestrator.prune", "schedule": 3600.0, "options": {"expires": 3600}},
 }

@@ -81,8 +81,9 @@ class Child(Process):  # type: ignore[misc]
             began = time.monotonic()
             code = self._live()
             pause = FIRST_PAUSE if time.monotonic() - began > HEALTHY_SECONDS else pause
+            how = f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
             if not self._stopping.is_set():
-                self._send_message(f"ended ({_how(code)}); starting again in {pause:g} s\n")
+                self._send_message(f"ended ({how}); starting again in {pause:g} s\n")
                 self._stopping.wait(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
         self.note.unlink(missing_ok=True)
@@ -142,6 +143,12 @@ class Keeper(Manager):  # type: ignore[misc]
             entry = self._processes[program.name]
             entry["process"] = multiprocessing.Process(name=program.name, target=entry["obj"].run, args=(self.events,))
             entry["process"].start()
+
+    def start_again(self, name: str) -> None:
+        """End this program, however it takes that; its watcher starts it again."""
+        note = _read(self._notes / f"{name}.json")
+        if note and (process := _living(*json.loads(note)["program"])):
+            _kill_group(process.pid)
 
     def pump(self) -> None:
         """Print one line of theirs, or wait for it a little."""
@@ -231,10 +238,6 @@ def _read(file: Path) -> str:
     with suppress(FileNotFoundError):  # its watcher has just ended
         return file.read_text()
     return ""
-
-
-def _how(code: int) -> str:
-    return f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
 
 
 def _signal(pid: int, signum: signal.Signals) -> None:

@@ -19,12 +19,16 @@ from threading import Event, Thread
 from orchestrator.bootstrap import prepare
 from orchestrator.embedded import Postgres, Valkey
 from orchestrator.limits import limits
+from orchestrator.pulse import Watch
 from orchestrator.runner import Keeper, Program, clear_away
 from orchestrator.settings import Settings, SettingsError
 
 READY_SECONDS = 60
 
 WEB = ["gunicorn", "-c", "python:web.serve", "web:create_app()", "--graceful-timeout", "2"]  # all must end within 10 s
+
+LOOKS = 9
+"""How often the worker's pulse is looked at before it is called deaf."""
 
 WATCHERS = {"beat", "flower"}
 """What only looks on, or does what others do as well: it stands back, at the start above all, when all want the CPU."""
@@ -77,6 +81,7 @@ def _run(settings: Settings, began: float) -> int:
         _wait_for(keeper, servers, settings.home / "admin.key")
         keeper.begin(_programs(settings, servers))
         Thread(target=_announce, args=(settings, began), daemon=True).start()
+        Thread(target=_listen, args=(settings, servers, keeper), daemon=True).start()
         keeper.loop()
     except SettingsError:
         keeper.stop()
@@ -113,6 +118,7 @@ def _programs(settings: Settings, servers: Servers) -> list[Program]:
         "ORCH_DATABASE_URL": servers.database_url,
         "ORCH_REDIS_URL": servers.redis_url,
         "PROMETHEUS_MULTIPROC_DIR": str(metrics),
+        "ORCH_PULSE": str(_pulse(settings)),
         "PYTHONWARNINGS": "ignore:You're running the worker with superuser",  # it was the operator's choice
     }
     wanted = {"web": WEB, "worker": _worker(settings), "beat": _beat(settings), "flower": _flower(settings)}
@@ -138,6 +144,21 @@ def _flower(settings: Settings) -> list[str]:
         return []
     command = ["celery", "-q", "-A", "workers.app", "flower", "--address=127.0.0.1", f"--port={settings.flower_port}"]
     return [*command, "--read_only=True", "--logging=error"]
+
+
+def _listen(settings: Settings, servers: Servers, keeper: Keeper) -> None:
+    """Start the worker again once it is deaf. Its tasks are in PostgreSQL: nothing is lost by it."""
+    watch = Watch(_pulse(settings), servers.redis_url)
+    while not keeper.stopping:
+        time.sleep(settings.deaf_after / LOOKS)
+        if queues := watch.deaf(settings.deaf_after):
+            print(f"The worker has taken nothing from {' and '.join(queues)} for {settings.deaf_after:g} s", flush=True)
+            keeper.start_again("worker")
+            watch.begin_anew()
+
+
+def _pulse(settings: Settings) -> Path:
+    return settings.home / "run" / "pulse"
 
 
 def _announce(settings: Settings, began: float) -> None:

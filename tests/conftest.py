@@ -29,7 +29,16 @@ from workers.app import app as celery
 from workers.lookout import lookout
 from workers.low_water import low_water
 
-LONGEST = {"test_up", "test_lease_races", "test_demo", "test_compose", "test_sdk_running", "test_races", "test_claims"}
+LONGEST = {
+    "test_up",
+    "test_pulse",
+    "test_lease_races",
+    "test_demo",
+    "test_compose",
+    "test_sdk_running",
+    "test_races",
+    "test_claims",
+}
 """Files of few tests that take more than ten seconds each."""
 
 CACHES = (settings, database.engine, limits.limits, limits._shares, limits._script, low_water, lookout)

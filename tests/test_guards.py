@@ -31,10 +31,10 @@ CLI_MAY_IMPORT = {"settings", "revisions", "bootstrap", "embedded", "limits", "s
 """The command line talks to the API like any client; what runs on this machine itself needs these."""
 
 FLOORS = """
-    errors settings failpoints states lifecycle holds stops diagram fields rows cursors columns logs link limits
+    errors settings failpoints states lifecycle holds stops diagram fields rows cursors columns logs link pulse limits
     models books lease_tables db pipeline verify orders keys access errands timers ledger idempotency fences accept
-    decide record turns suspects announcements claims drain fleet letters bulk matching directives leases beats explain
-    queries directory upkeep revisions bootstrap runner embedded stack
+    decide record turns suspects announcements claims drain fleet letters bulk matching directives leases beats
+    explain queries directory upkeep revisions bootstrap runner embedded stack
 """.split()  # noqa: SIM905  # a list of quotes would hide the order
 """Inside orchestrator/, a module imports only those named before it."""
 

@@ -27,9 +27,10 @@ NUMBERS = {
     "worker_processes": (1, 64),
     "waiters": (0, 10_000),
     "trusted_proxies": (0, 10),
+    "deaf_after": (3, 3600),
 }
 
-IN_WORDS = {"home": "the XDG data folder", "limits": "the contract's", "database_url": "embedded"}
+IN_WORDS = {"home": "the XDG data folder", "limits": "the contract's", "database_url": "embedded", "pulse": "none"}
 IN_WORDS["redis_url"] = IN_WORDS["database_url"]
 """Defaults that README.md describes, where a value would tell nobody anything."""
 

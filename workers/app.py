@@ -10,8 +10,9 @@ from typing import Any
 import structlog
 from celery import Celery, signals
 
-from orchestrator import logs
+from orchestrator import logs, pulse
 from orchestrator.db import Guard, engine, forget_connections
+from orchestrator.settings import settings
 
 SLOTS = 32
 """Rows per project in project_counters; two processes that share one wait for each other, nothing worse."""
@@ -46,6 +47,13 @@ def _after_fork(**_: Any) -> None:
     # what is loaded and stays.
     gc.freeze()
     gc.set_threshold(GARBAGE_AFTER)
+
+
+@signals.task_received.connect
+def _note(request: Any, **_: Any) -> None:
+    folder = settings().pulse
+    if folder is not None:
+        pulse.note(folder, request.delivery_info.get("routing_key"))
 
 
 @signals.task_prerun.connect
