@@ -27,7 +27,6 @@ NUMBERS = {
     "worker_processes": (1, 64),
     "waiters": (0, 10_000),
     "trusted_proxies": (0, 10),
-    "deaf_after": (3, 3600),
 }
 
 IN_WORDS = {"home": "the XDG data folder", "limits": "the contract's", "database_url": "embedded", "pulse": "none"}
@@ -88,6 +87,12 @@ def test_every_whole_number_is_among_them() -> None:
 def test_the_default_wait_is_a_number_of_seconds(read: Read, wrong: str) -> None:
     assert read(default_wait="2.5").default_wait == 2.5
     assert refusal(read, default_wait=wrong) == f"ORCH_DEFAULT_WAIT must be a number from 0 to 30, not {wrong!r}"
+
+
+@pytest.mark.parametrize("wrong", ["2.9", "3601", "soon"])
+def test_a_worker_is_deaf_after_a_number_of_seconds(read: Read, wrong: str) -> None:
+    assert read(deaf_after="3.5").deaf_after == 3.5
+    assert refusal(read, deaf_after=wrong) == f"ORCH_DEAF_AFTER must be a number from 3 to 3600, not {wrong!r}"
 
 
 @pytest.mark.parametrize("wrong", ["many", "[]", "3", "null", '{"get": 3, "list": null}', '{"get": "1/minute"', "off"])
