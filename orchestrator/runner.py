@@ -67,13 +67,13 @@ class Child(Process):  # type: ignore[misc]
         self.note = notes / f"{program.name}.json"
         self._lifeline, self._parents_end = lifeline
 
-    def run(self, events: Any = None, ignore_signals: bool = False) -> None:
+    def run(self, events: Any = None, **_: Any) -> None:
         """The life of the watching process."""
-        del ignore_signals
         os.close(self._parents_end)
         self._events = events
         self._stopping = Event()
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches everyone; the manager tells us
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # and so does its end
         signal.signal(signal.SIGTERM, lambda *_: self._stop())
         Thread(target=self._follow_parent, daemon=True).start()
         pause = FIRST_PAUSE
@@ -123,11 +123,11 @@ class Keeper(Manager):  # type: ignore[misc]
     def __init__(self, notes: Path, **options: Any) -> None:
         super().__init__(**options)
         self._notes = notes
-        # Not multiprocessing's sentinel of the parent: the writing end of each is inherited by the watchers started
-        # later, so that it lived on until they had ended, one after the other.
+        # Not multiprocessing's sentinel: watchers that are started later inherit it, so that it outlives the parent.
         self._lifeline = os.pipe()
         self._asked_to_stop = False
-        for signum in (signal.SIGINT, signal.SIGTERM):
+        hang_up = set() if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else {signal.SIGHUP}  # not under nohup
+        for signum in {signal.SIGINT, signal.SIGTERM} | hang_up:
             signal.signal(signum, self._ask_to_stop)
 
     @property

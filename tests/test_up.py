@@ -87,6 +87,12 @@ class Stack:
         assert self.process.wait(timeout=10) == 0, self.said()
         return time.monotonic() - began
 
+    def hang_up(self) -> None:
+        """Close its terminal: all of its foreground hears of that at once, the watchers of the programs, too."""
+        foreground = psutil.Process(self.process.pid)
+        for process in (*foreground.children(), foreground):
+            process.send_signal(signal.SIGHUP)
+
     def living(self) -> list[psutil.Process]:
         """Every process of this stack, whoever its parent is; watchers come before what they would start again."""
         return [process for process in psutil.process_iter() if knows(process, str(self.home))]
@@ -161,6 +167,10 @@ def test_one_command_starts_everything_and_says_where_it_is(own_home: Path) -> N
     with stack(own_home) as again:
         assert again.api("GET", agent).json()["status"] == "idle"
         assert again.api("POST", f"{agent}/pause").json()["status"] == "paused"
+
+        again.hang_up()
+        assert again.process.wait(timeout=10) == 0, again.said()
+        assert again.living() == []
 
 
 def drained_task(running: Stack) -> str:
@@ -285,3 +295,13 @@ def can_run(account: str) -> bool:
     except PermissionError:
         return False
     return not tried.returncode
+
+
+def test_under_nohup_the_end_of_a_terminal_stops_nothing(tmp_path: Path) -> None:
+    keep = "import signal, sys; from pathlib import Path; from orchestrator.runner import Keeper; Keeper(Path(sys.argv[1]))"
+    code = f"{keep}; print(signal.getsignal(signal.SIGHUP) is signal.SIG_IGN)"
+    for start, ignored in ([], "False\n"), (["nohup"], "True\n"):
+        said = subprocess.run(
+            [*start, sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, check=True, capture_output=True, text=True
+        )
+        assert said.stdout == ignored
