@@ -298,8 +298,8 @@ def can_run(account: str) -> bool:
 
 
 def test_under_nohup_the_end_of_a_terminal_stops_nothing(tmp_path: Path) -> None:
-    keep = "import signal, sys; from pathlib import Path; from orchestrator.runner import Keeper; Keeper(Path(sys.argv[1]))"
-    code = f"{keep}; print(signal.getsignal(signal.SIGHUP) is signal.SIG_IGN)"
+    begin = "import signal, sys\nfrom pathlib import Path\nfrom orchestrator.runner import Keeper\n"
+    code = f"{begin}Keeper(Path(sys.argv[1]))\nprint(signal.getsignal(signal.SIGHUP) is signal.SIG_IGN)"
     for start, ignored in ([], "False\n"), (["nohup"], "True\n"):
         said = subprocess.run(
             [*start, sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, check=True, capture_output=True, text=True
