@@ -34,7 +34,7 @@ def _quick(stack: Stack, report: Report) -> None:
     with _part("yardsticks"):
         report.add(yardsticks.pgbench(stack, (16,)))
         report.add(yardsticks.plain(stack, 3, (2,)))
-    small, large = fleet("small", 4_000), fleet("large", 40_000)
+    small, large = fleet("small", 4_000), fleet("large", 30_000)
     with _part("ours"):
         with stack.workers(2), stack.web() as url:
             report.add(singles.throughput(stack, url, small, 3))
