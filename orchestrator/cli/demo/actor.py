@@ -168,4 +168,5 @@ class Actor:
 
 
 def _gist(answer: dict[str, Any]) -> dict[str, Any]:
-    return {name: answer.get(name) for name in ("id", "status", "message")}
+    """What a repeated answer says again: not the status, which is the present one, and its process may have gone on."""
+    return {name: answer.get(name) for name in ("id", "message")}
