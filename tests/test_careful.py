@@ -298,6 +298,24 @@ def test_nor_is_it_where_no_database_is_involved(quiet: Project, monkeypatch: py
     assert (state(command), attempts(command)) == ("queued", 0)
 
 
+def test_a_command_that_is_too_slow_without_the_database_counts_as_failed(
+    hurried: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = hurried.born()
+    command = hurried.send(agent, "pause")["id"]
+
+    def spin(*_: object) -> None:
+        time.sleep(1.1)  # longer than a transaction may last here; the database is not asked meanwhile
+        raise SoftTimeLimitExceeded
+
+    monkeypatch.setattr(drains, "decide", spin)
+    for number in range(1, 6):
+        carefully(agent)
+        assert attempts(command) == number, "by then the database has ended the transaction"
+
+    assert state(command) == "dead"
+
+
 def test_an_attempt_is_at_the_command_it_was_counted_for(quiet: Project) -> None:
     agent = quiet.born()
     first, second = (quiet.send(agent, verb)["id"] for verb in ("pause", "resume"))
@@ -430,6 +448,11 @@ def test_usage_that_cannot_be_counted_stops_neither_its_agent_nor_the_others(
         Shift(Drainer(0)).work()
 
     assert (state(pause), suspected()) == ("applied", [odd])
+    later = quiet.send(odd, "resume")["id"]
+    for _ in range(2):
+        time.sleep(suspects.REST_SECONDS)
+        Shift(Drainer(0)).work()
+    assert (state(later), suspected()) == ("applied", [odd]), "what it gets meanwhile is not left lying"
     tokens = dict(sql("SELECT id::text, tokens_used FROM agents"))  # type: ignore[arg-type]
     assert tokens == {odd: 0, other: 7}
     monkeypatch.undo()

@@ -8,7 +8,7 @@ from billiard.exceptions import SoftTimeLimitExceeded
 from orchestrator import claims, logs, suspects
 from orchestrator import drain as drains
 from orchestrator.db import DRAIN_SECONDS, Guard, begin
-from orchestrator.drain import NO_COMMAND, Drainer
+from orchestrator.drain import MAILBOX, NO_COMMAND, Drainer
 from orchestrator.errors import Unavailable
 from orchestrator.suspects import REST_SECONDS, Suspect
 from workers import bell
@@ -23,7 +23,7 @@ log = logs.logger("worker")
 
 
 class Careful:
-    """Who drains suspects, and where it is reported."""
+    """Drains suspects, and reports what became of their commands."""
 
     def __init__(self, drainer: Drainer, report: Report) -> None:
         self._drainer, self._report = drainer, report
@@ -47,11 +47,15 @@ class Careful:
             if suspect is None:
                 return False
             try:
-                done = self._drained(suspect)
-                (suspects.clear if done else suspects.put_off)(db, suspect.agent_id)
+                if self._drained(suspect):
+                    suspects.clear(db, suspect.agent_id)
+                else:
+                    suspects.put_off(db, suspect.agent_id)
             except Unavailable as error:
                 log.warning("suspect_put_off", agent_id=str(suspect.agent_id), **logs.cause(error))
                 suspects.put_off(db, suspect.agent_id, REST_SECONDS)
+                # It may be long before it is none any more, and nobody else drains what it has got meanwhile.
+                suspects.name(db, [suspect.agent_id], MAILBOX)
         return True
 
     def _drained(self, suspect: Suspect) -> bool:
