@@ -73,8 +73,8 @@ def look() -> Look:
 def take_down(db: Connection, ended: Sequence[int]) -> list[UUID]:
     """Withdraw what batches have announced that have ended: the agents of those that were not committed.
 
-    A batch ends, and its lock is free, a moment before everybody sees that it has withdrawn its announcement by itself;
-    so what is there is read anew, once the locks are ours. What others take down at this moment is theirs.
+    Whoever saw one may have begun to look before it was committed, and tried its lock after that; so what is there is
+    read anew, once the locks are ours. What others take down at this moment is theirs.
     """
     ours = list(db.execute(_LOCK, {"batches": list(ended)}).scalars())
     return [agent for agents in db.execute(_WITHDRAW_MANY, {"batches": ours}).scalars() for agent in agents]

@@ -18,7 +18,7 @@ def head() -> str:
 
 
 def current(db: Connection) -> str | None:
-    """The revision the database is at; none where it was never migrated."""
+    """The revision the database is at; none where it was never migrated, and then the transaction is over."""
     try:
         revision: str | None = db.execute(_CURRENT).scalar_one_or_none()
     except exc.ProgrammingError as error:

@@ -19,7 +19,7 @@ keepalive = 75  # longer than clients keep idle connections: or a request meets 
 control_socket_disable = True
 loglevel = "warning"
 
-# What is loaded stays: a request is not held up by a tenth of a second of looking for garbage in it.
+# What is loaded stays: to look for garbage in all of it takes a tenth of a second.
 gc.collect()
 gc.freeze()
 
