@@ -57,6 +57,12 @@ def announce(batch: int, agents: Sequence[UUID]) -> None:
         one_by_one(apart, (_ANNOUNCE, {"batch": batch, "agents": ids(agents)}))
 
 
+def withdraw(batch: int) -> None:
+    """No longer say whom this batch was at: it failed, and none of them is to blame."""
+    with autocommit(Guard.DRAIN) as apart:
+        one_by_one(apart, withdrawing(batch))
+
+
 def withdrawing(batch: int) -> Call:
     """What its transaction does next: what was announced is no longer said, if it is committed."""
     return _WITHDRAW, {"batch": batch}

@@ -126,6 +126,18 @@ def unavailable(error: BaseException | None) -> Unavailable | None:
     return None
 
 
+_AS_IT_STANDS = ("0A", "26", "42", "58")
+"""Classes of SQLSTATE: a plan that no longer fits, a statement that is not prepared, a name, a type or a right that is
+missing, a disk that fails."""
+
+
+def refused(error: BaseException) -> bool:
+    """Whether the database refused a statement as it stands, whatever it was given, as it does for a process of another
+    revision: no command is to blame."""
+    state: str | None = getattr(getattr(error, "orig", error), "sqlstate", None)
+    return (state or "")[:2] in _AS_IT_STANDS
+
+
 def _read_json(connection: "psycopg.Connection[Any]", _: Any) -> None:
     """With pydantic's reader, in a tenth of the time that Python's takes: a batch reads hundreds of small documents."""
     set_json_loads(from_json, connection)

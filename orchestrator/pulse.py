@@ -33,25 +33,36 @@ def taken_at(folder: Path, queue: str) -> float:
 
 
 class Watch:
-    """Somebody who looks at a worker's pulse, again and again."""
+    """Somebody who looks at a worker's pulse, again and again. It counts looks, and reads no clock: one that was set,
+    or a machine that slept, says nothing of the worker."""
 
-    def __init__(self, folder: Path, redis_url: str) -> None:
+    def __init__(self, folder: Path, redis_url: str, *, looks: int, more_at_first: int) -> None:
+        """A worker is deaf after so many `looks` in a row; one that has taken nothing yet, as it has just been started,
+        after so many more."""
         self._folder, self._client = folder, _client(redis_url)
-        self._waiting_since: dict[str, float] = {}
-
-    def deaf(self, seconds: float) -> list[str]:
-        """The queues in which messages have waited, at each look, for longer than that, and none was taken meanwhile.
-
-        While Redis is away nobody is deaf, nor until so many seconds after it has come back.
-        """
-        now = time.time()
-        self._waiting_since = {queue: self._waiting_since.get(queue, now) for queue in _waiting(self._client)}
-        since = {queue: max(then, taken_at(self._folder, queue)) for queue, then in self._waiting_since.items()}
-        return [queue for queue, then in since.items() if now - then > seconds]
+        self._looks, self._more_at_first = looks, more_at_first
+        self.begin_anew()
 
     def begin_anew(self) -> None:
         """Look at another worker from now on."""
-        self._waiting_since.clear()
+        self._in_vain = dict.fromkeys(QUEUES, -self._more_at_first)
+        self._taken_at = {queue: taken_at(self._folder, queue) for queue in QUEUES}
+
+    def deaf(self) -> list[str]:
+        """Look: the queues in which messages have waited at each of those looks, and none was taken meanwhile.
+
+        While Redis is away nobody is deaf, and the looks are counted anew once it has come back.
+        """
+        waiting = _waiting(self._client)
+        for queue in QUEUES:
+            was, self._taken_at[queue] = self._taken_at[queue], taken_at(self._folder, queue)
+            if self._taken_at[queue] != was:
+                self._in_vain[queue] = 0
+            elif queue not in waiting:
+                self._in_vain[queue] = min(self._in_vain[queue], 0)
+            else:
+                self._in_vain[queue] += 1
+        return [queue for queue, looks in self._in_vain.items() if looks > self._looks]
 
 
 def _client(url: str) -> Any:

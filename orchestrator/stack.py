@@ -10,7 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -27,8 +27,9 @@ READY_SECONDS = 60
 
 WEB = ["gunicorn", "-c", "python:web.serve", "web:create_app()", "--graceful-timeout", "2"]  # all must end within 10 s
 
-LOOKS = 9
-"""How often the worker's pulse is looked at before it is called deaf."""
+LOOKS, START_SECONDS = 9, 20
+"""How often the worker's pulse is looked at before it is called deaf; how much longer one may take that has just been
+started."""
 
 WATCHERS = {"beat", "flower"}
 """What only looks on, or does what others do as well: it stands back, at the start above all, when all want the CPU."""
@@ -148,13 +149,15 @@ def _flower(settings: Settings) -> list[str]:
 
 def _listen(settings: Settings, servers: Servers, keeper: Keeper) -> None:
     """Start the worker again once it is deaf. Its tasks are in PostgreSQL: nothing is lost by it."""
-    watch = Watch(_pulse(settings), servers.redis_url)
+    pause = settings.deaf_after / LOOKS
+    watch = Watch(_pulse(settings), servers.redis_url, looks=LOOKS, more_at_first=round(START_SECONDS / pause))
     while not keeper.stopping:
-        time.sleep(settings.deaf_after / LOOKS)
-        if queues := watch.deaf(settings.deaf_after):
-            print(f"The worker has taken nothing from {' and '.join(queues)} for {settings.deaf_after:g} s", flush=True)
-            keeper.start_again("worker")
-            watch.begin_anew()
+        time.sleep(pause)
+        with suppress(OSError):  # of a closed terminal, or of the notes: there will be another look
+            if queues := watch.deaf():
+                keeper.start_again("worker")
+                watch.begin_anew()
+                print(f"The worker had taken nothing from {' and '.join(queues)}; it is started again", flush=True)
 
 
 def _pulse(settings: Settings) -> Path:

@@ -2,12 +2,15 @@
 
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 from billiard.exceptions import SoftTimeLimitExceeded
+from psycopg.errors import UndefinedTable
 from sqlalchemy import event
 
 from orchestrator import announcements, claims, ledger, suspects
@@ -459,6 +462,80 @@ def test_usage_that_cannot_be_counted_stops_neither_its_agent_nor_the_others(
     time.sleep(suspects.REST_SECONDS)
     Shift(Drainer(0)).work()
     assert (suspected(), violations()) == ([], {})
+
+
+@contextmanager
+def another_revision() -> Iterator[None]:
+    """The database lacks something that every drain writes to."""
+    sql("ALTER TABLE project_counters RENAME TO counters_of_later")
+    try:
+        yield
+    finally:
+        sql("ALTER TABLE counters_of_later RENAME TO project_counters")
+
+
+def test_a_worker_of_another_revision_suspects_nobody(quiet: Project) -> None:
+    command = quiet.send(quiet.born(), "pause")["id"]
+
+    with another_revision():
+        for _ in range(2):
+            with pytest.raises(UndefinedTable):
+                Shift(Drainer(0)).work()
+        assert (state(command), suspected(), sql("SELECT 1 FROM announcements")) == ("queued", [], [])
+    Shift(Drainer(0)).work()
+
+    assert (state(command), attempts(command)) == ("applied", 0)
+
+
+def test_nor_does_it_count_an_attempt_at_a_suspect(quiet: Project) -> None:
+    agents = [quiet.born() for _ in range(2)]
+    commands = [quiet.send(agent, "pause")["id"] for agent in agents]
+    suspect(*agents)
+
+    with another_revision():
+        for _ in range(7):
+            Shift(Drainer(0)).work()
+            sql("UPDATE suspects SET due_at = now()")
+        assert [(state(id_), attempts(id_)) for id_ in commands] == [("queued", 0)] * 2
+    work_until_done()
+
+    assert [(state(id_), attempts(id_)) for id_ in commands] == [("applied", 1)] * 2
+    assert (suspected(), violations()) == ([], {})
+
+
+def test_whatever_goes_wrong_with_one_suspect_the_others_come_first(
+    quiet: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd, other = quiet.born(), quiet.born()
+    stuck, good = quiet.send(odd, "pause")["id"], quiet.send(other, "pause")["id"]
+    suspect(odd)
+    suspect(other)
+    count = drains.count_attempt
+
+    def fail(db: Any, agent_id: UUID, last_seq: int) -> Any:
+        assert agent_id != UUID(odd), "something nobody has thought of"
+        return count(db, agent_id, last_seq)
+
+    monkeypatch.setattr(drains, "count_attempt", fail)
+    Shift(Drainer(0)).work()
+
+    assert (state(stuck), state(good), suspected()) == ("queued", "applied", [odd])
+
+
+def test_a_batch_that_died_waits_where_another_process_tries_one_of_its_agents(quiet: Project) -> None:
+    tried, other = quiet.born(), quiet.born()
+    suspect(tried)
+    announcements.announce(announcements.number(), [UUID(tried)])
+    command = quiet.send(other, "pause")["id"]
+
+    with begin(Guard.WATCH) as db:
+        assert suspects.take(db)
+        Shift(Drainer(0)).work()
+        assert state(command) == "applied"
+        assert len(sql("SELECT 1 FROM announcements")) == 1
+    Shift(Drainer(0)).work()
+
+    assert (suspected(), sql("SELECT 1 FROM announcements")) == ([], [])
 
 
 def test_who_watches_over_a_suspect_and_stands_still_loses_it() -> None:

@@ -65,7 +65,7 @@ def test_a_deaf_worker_is_started_again_and_one_whose_redis_is_away_is_not(stack
         eventually(lambda was=worker.pid: stack.pid("worker") != was, 30)  # type: ignore[misc]
         assert not worker.is_running()
         assert stack.api("POST", f"{agent}/resume").status_code == 200
-    assert stack.said().count("The worker has taken nothing from") == 2
+    assert stack.said().count("The worker had taken nothing from") == 2
 
     worker = psutil.Process(stack.pid("worker"))
     own_redis.stop()
@@ -86,6 +86,12 @@ def test_a_worker_notes_each_queue_from_which_it_takes(project: Project, own_red
             subprocess.run([*CELERY, "call", "orchestrator.canary", f"--queue={queue}"], cwd=ROOT, check=True)
         eventually(lambda: min(pulse.taken_at(folder, queue) for queue in QUEUES) > began - 1, 30)
 
+        (folder / "commands").unlink()
+        subprocess.run(
+            [*CELERY, "call", "orchestrator.canary", "--queue=commands", "--expires=-1"], cwd=ROOT, check=True
+        )
+        eventually(lambda: pulse.taken_at(folder, "commands") > began, 30)  # too late to be run, but taken
+
 
 def test_a_message_names_no_file_of_its_own(tmp_path: Path) -> None:
     for queue in ("../elsewhere", "", "undeliverable"):
@@ -94,30 +100,32 @@ def test_a_message_names_no_file_of_its_own(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_worker_is_deaf_only_where_messages_have_waited_all_the_time(
-    own_redis: OwnRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    watch, now = Watch(tmp_path, own_redis.url), time.time()
+def test_a_worker_is_deaf_only_where_messages_have_waited_all_the_time(own_redis: OwnRedis, tmp_path: Path) -> None:
+    watch = Watch(tmp_path, own_redis.url, looks=3, more_at_first=2)
 
-    def deaf(at: float) -> list[str]:
-        monkeypatch.setattr(time, "time", lambda: now + at)
-        return watch.deaf(10)
+    def looks() -> int:
+        """How many it takes, from now on."""
+        return next(count for count in range(1, 20) if watch.deaf())
 
-    assert deaf(0) == [], "nothing waits"
+    def take() -> None:
+        watch.deaf()  # so that the note's time is another one than the last
+        pulse.note(tmp_path, "commands")
+
+    assert not any(watch.deaf() for _ in range(20)), "nothing waits"
     own_redis.client.lpush("commands", "something")
-    assert deaf(100) == [], "for how long it has waited, nobody knows"
-    assert deaf(110.1) == ["commands"]
-    pulse.note(tmp_path, "commands")
-    os.utime(tmp_path / "commands", (now + 111, now + 111))
-    assert deaf(120) == [], "something was taken meanwhile"
-    assert deaf(121.1) == ["commands"]
+    assert looks() == 6, "it may just have been started"
+    take()
+    assert watch.deaf() == [], "something was taken meanwhile"
+    assert (looks(), watch.deaf()) == (4, ["commands"])
     own_redis.stop()
-    assert deaf(122) == []
+    assert watch.deaf() == []
     own_redis.begin()
-    assert deaf(123) == [], "it has just come back"
-    assert deaf(133.1) == ["commands"]
+    assert looks() == 4, "it has just come back"
     watch.begin_anew()
-    assert deaf(134) == [], "another worker is there"
+    assert looks() == 6, "another worker is there"
+    take()
+    own_redis.client.delete("commands")
+    assert not any(watch.deaf() for _ in range(20)), "all is taken"
 
 
 @pytest.fixture

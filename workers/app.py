@@ -50,6 +50,7 @@ def _after_fork(**_: Any) -> None:
 
 
 @signals.task_received.connect
+@signals.task_revoked.connect  # as one that has expired is: taken, all the same
 def _note(request: Any, **_: Any) -> None:
     folder = settings().pulse
     if folder is not None:

@@ -4,10 +4,11 @@ import time
 from uuid import UUID
 
 from billiard.exceptions import SoftTimeLimitExceeded
+from sqlalchemy import Connection
 
 from orchestrator import claims, logs, suspects
 from orchestrator import drain as drains
-from orchestrator.db import DRAIN_SECONDS, Guard, begin
+from orchestrator.db import DRAIN_SECONDS, Guard, begin, refused
 from orchestrator.drain import MAILBOX, NO_COMMAND, Drainer
 from orchestrator.errors import Unavailable
 from orchestrator.suspects import REST_SECONDS, Suspect
@@ -51,11 +52,14 @@ class Careful:
                     suspects.clear(db, suspect.agent_id)
                 else:
                     suspects.put_off(db, suspect.agent_id)
+            except SoftTimeLimitExceeded:
+                raise
             except Unavailable as error:
                 log.warning("suspect_put_off", agent_id=str(suspect.agent_id), **logs.cause(error))
-                suspects.put_off(db, suspect.agent_id, REST_SECONDS)
-                # It may be long before it is none any more, and nobody else drains what it has got meanwhile.
-                suspects.name(db, [suspect.agent_id], MAILBOX)
+                _let_be(db, suspect.agent_id)
+            except Exception:  # whatever it is, others come first when somebody looks again
+                log.exception("suspect_put_off", agent_id=str(suspect.agent_id))
+                _let_be(db, suspect.agent_id)
         return True
 
     def _drained(self, suspect: Suspect) -> bool:
@@ -89,7 +93,8 @@ class Careful:
             _give_back(command_id)
             raise
         except Exception as error:  # whatever a bad command makes go wrong
-            if isinstance(error, Unavailable) and time.monotonic() - began < DRAIN_SECONDS:
+            busy = isinstance(error, Unavailable) and time.monotonic() - began < DRAIN_SECONDS
+            if busy or refused(error):
                 _give_back(command_id)
                 raise
             log.exception("command_failed", command_id=str(command_id), attempt=attempts)
@@ -99,14 +104,8 @@ class Careful:
         self._report.committed(batch)
 
     def _count_usage(self, agent_id: UUID) -> None:
-        try:
-            with begin(Guard.DRAIN) as db:
-                batch = self._drainer.drain(db, _locked(claims.claim_usage(db, agent_id)), only=NO_COMMAND)
-        except (Unavailable, SoftTimeLimitExceeded):
-            raise
-        except Exception as error:  # it stays a suspect, and its usage uncounted: the log says whose it is
-            log.exception("usage_failed", agent_id=str(agent_id))
-            raise Unavailable from error
+        with begin(Guard.DRAIN) as db:
+            batch = self._drainer.drain(db, _locked(claims.claim_usage(db, agent_id)), only=NO_COMMAND)
         self._report.committed(batch)
 
     def _give_up(self, command_id: UUID) -> None:
@@ -121,6 +120,13 @@ def _locked(claim: claims.Claim) -> claims.Claim:
     if not claim.agents:
         raise Unavailable
     return claim
+
+
+def _let_be(db: Connection, agent_id: UUID) -> None:
+    """For a while. It may be long before it is no suspect any more, and nobody else drains what it has got meanwhile:
+    that counts to it."""
+    suspects.put_off(db, agent_id, REST_SECONDS)
+    suspects.name(db, [agent_id], MAILBOX)
 
 
 def _give_back(command_id: UUID) -> None:

@@ -4,13 +4,16 @@ import time
 from collections.abc import Sequence
 from functools import cache
 
-from orchestrator import announcements, suspects
+from orchestrator import announcements, logs, suspects
 from orchestrator.db import Guard, begin
 from orchestrator.drain import MAILBOX
+from orchestrator.errors import Unavailable
 
 SHARE = 20
 """After a look there is none for so many times as long: an old snapshot keeps what was announced since, and looks
 become long."""
+
+log = logs.logger("worker")
 
 
 class Lookout:
@@ -25,11 +28,10 @@ class Lookout:
         if began < self._due and not at_once:
             return
         seen = announcements.look()
-        if seen.ended:
-            _suspect(seen.ended)
         self.suspects = seen.suspects or bool(seen.ended)
-        now = time.monotonic()
-        self._due = now + SHARE * (now - began)
+        if _suspect(seen.ended):
+            now = time.monotonic()
+            self._due = now + SHARE * (now - began)
 
 
 @cache
@@ -38,6 +40,14 @@ def lookout() -> Lookout:
     return Lookout()
 
 
-def _suspect(ended: Sequence[int]) -> None:
-    with begin(Guard.DRAIN) as db:
-        suspects.name(db, announcements.take_down(db, ended), MAILBOX)
+def _suspect(ended: Sequence[int]) -> bool:
+    """Whether that could be done: not where somebody tries one of them just now, or the database is busy."""
+    if not ended:
+        return True
+    try:
+        with begin(Guard.DRAIN) as db:
+            suspects.name(db, announcements.take_down(db, ended), MAILBOX)
+    except Unavailable as error:  # the next look finds them as they are
+        log.warning("look_failed", **logs.cause(error))
+        return False
+    return True

@@ -7,7 +7,7 @@ from billiard.exceptions import SoftTimeLimitExceeded
 
 from orchestrator import announcements, claims, failpoints, logs
 from orchestrator.claims import FRONT, Claim, Marks
-from orchestrator.db import DRAIN_SECONDS, Guard, begin
+from orchestrator.db import DRAIN_SECONDS, Guard, begin, refused
 from orchestrator.drain import Batch, Drainer
 from orchestrator.errors import Unavailable
 from orchestrator.failpoints import Point
@@ -79,6 +79,9 @@ class Shift:
         except Exception as error:  # one bad command must not stop the others, whatever it makes go wrong
             # The database says only that the connection is lost; what was ended for its length may do in pieces.
             too_long = time.monotonic() - began >= DRAIN_SECONDS
+            if claim.batch is not None and refused(error):
+                announcements.withdraw(claim.batch)
+                raise
             if not claim.agents or (isinstance(error, Unavailable) and not too_long):
                 raise
             log.exception("batch_failed", agents=len(claim.agents))
