@@ -45,6 +45,9 @@ worker_cancel_long_running_tasks_on_connection_loss = True  # never two live cop
 task_soft_time_limit = 20
 task_time_limit = 30
 
+# It rejects for good what it cannot make sense of; Celery's own ends the worker.
+worker_consumer = "workers.distrust:Consumer"
+
 # A typo in a queue's name raises instead of filling a list nobody reads.
 task_create_missing_queues = False
 task_queues = tuple(Queue(name, routing_key=name) for name in ("commands", "upkeep", "undeliverable"))
@@ -54,6 +57,7 @@ task_routes = {
     "orchestrator.canary": {"queue": "commands"},
     "orchestrator.sweep": {"queue": "upkeep"},
     "orchestrator.prune": {"queue": "upkeep"},
+    "orchestrator.inspect": {"queue": "upkeep"},
 }
 
 # Flower sees the fleet by its events.
@@ -72,5 +76,6 @@ beat_schedule = {
     "sweep": {"task": "orchestrator.sweep", "schedule": 2.0, "options": {"expires": 2}},
     "canary": {"task": "orchestrator.canary", "schedule": 10.0, "options": {"expires": 10}},
     "canary-upkeep": {"task": "orchestrator.canary", "schedule": 10.0, "options": {"expires": 10, "queue": "upkeep"}},
+    "inspect": {"task": "orchestrator.inspect", "schedule": 60.0, "options": {"expires": 60}},
     "prune": {"task": "orchestrator.prune", "schedule": 3600.0, "options": {"expires": 3600}},
 }

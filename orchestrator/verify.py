@@ -1,11 +1,15 @@
 """The invariants, as SQL that finds what violates them. Nothing found is what every test, demo and fault must leave."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
 
 from sqlalchemy import Connection, text
 
 from orchestrator.lease_tables import LOST_AT
 from orchestrator.lifecycle import Status, edges
+from orchestrator.rows import ids
 
 GRACE = "60 seconds"
 """How long a command may be queued before it counts as lost."""
@@ -146,14 +150,40 @@ INVARIANTS: dict[str, tuple[str, str]] = {
     ),
 }
 
+OF_A_PROJECT = {"I8b"}
+"""What is said of a project as a whole."""
+
+OF_ITS_AGENTS = INVARIANTS.keys() - OF_A_PROJECT - {"I10"}
+"""What can be said of some agents."""
 
 _ONE_SNAPSHOT = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+
+# What follows sees only these rows of the tables, under the tables' names.
+_BY_AGENT = ("commands", "events", "usage_entries", "leases", "lease_tokens")
+_THESE_AGENTS = "WITH agents AS (SELECT * FROM agents WHERE id = ANY(CAST(:agents AS uuid[])))" + "".join(
+    f", {table} AS (SELECT * FROM {table} WHERE agent_id = ANY(CAST(:agents AS uuid[])))" for table in _BY_AGENT
+)
+_THIS_PROJECT = """
+    WITH projects AS (SELECT * FROM projects WHERE id = :project),
+        agents AS (SELECT * FROM agents WHERE project_id = :project),
+        project_counters AS (SELECT * FROM project_counters WHERE project_id = :project)
+"""
 
 
 def check(db: Connection) -> list[Finding]:
     """Every invariant with its count, all judged on one snapshot; the transaction must have just begun."""
     db.execute(_ONE_SNAPSHOT)
-    return [
-        Finding(name, sentence, db.execute(text(f"SELECT count(*) FROM ({sql}) offenders")).scalar_one())
-        for name, (sentence, sql) in INVARIANTS.items()
-    ]
+    return [_count(db, name) for name in INVARIANTS]
+
+
+def check_some(db: Connection, project_id: UUID, agent_ids: Iterable[UUID], *, sums: bool) -> list[Finding]:
+    """The same for these agents of a project alone, and for its sums if wanted: what takes as long as it has agents."""
+    db.execute(_ONE_SNAPSHOT)
+    found = [_count(db, name, _THESE_AGENTS, agents=ids(agent_ids)) for name in sorted(OF_ITS_AGENTS)]
+    return found + [_count(db, name, _THIS_PROJECT, project=project_id) for name in sorted(OF_A_PROJECT) if sums]
+
+
+def _count(db: Connection, name: str, among: str = "", **values: Any) -> Finding:
+    sentence, offending = INVARIANTS[name]
+    counting = text(f"{among} SELECT count(*) FROM ({offending}) offenders")
+    return Finding(name, sentence, db.execute(counting, values).scalar_one())

@@ -45,8 +45,10 @@ CACHES = (settings, database.engine, limits.limits, limits._shares, limits._scri
 
 
 def pytest_configure() -> None:
-    """Be interruptible, and let what we start be: a shell that runs us in the background has SIGINT ignored."""
+    """Be interruptible, and let what we start be: a shell that runs us in the background has SIGINT ignored, nohup has
+    SIGHUP."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

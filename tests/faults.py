@@ -7,6 +7,8 @@ from uuid import UUID
 
 from orchestrator.failpoints import Fault, Point
 
+Do = Literal["kill", "freeze", "delay", "raise"]
+
 
 class Failpoints:
     """The points that are armed for the processes which are started with `environment`."""
@@ -23,7 +25,7 @@ class Failpoints:
     def arm(
         self,
         point: Point,
-        do: Literal["kill", "freeze", "delay", "raise"],
+        do: Do,
         only: Iterable[str] | None = None,
         **more: Any,
     ) -> None:
@@ -32,6 +34,10 @@ class Failpoints:
         draft = self._folder / f".{point}"
         draft.write_text(Fault(do=do, only=these, **more).model_dump_json())
         draft.rename(self._folder / point)
+
+    def disarm(self, point: Point) -> None:
+        """Let everybody pass again."""
+        (self._folder / point).unlink(missing_ok=True)
 
     def armed(self, point: Point) -> bool:
         """Whether nobody came by who was to fail once."""

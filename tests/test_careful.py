@@ -245,7 +245,7 @@ def test_a_batch_that_takes_too_long_is_done_command_by_command(hurried: Project
     first = Shift(Drainer(0))
     first.work()
 
-    assert first.done["applied"] > 5
+    assert first.done["applied"] > 0
     sql("DROP FUNCTION dawdle CASCADE")
     work_until_done()
     assert [row.state for row in sql("SELECT DISTINCT state FROM commands")] == ["applied"]

@@ -34,7 +34,7 @@ FLOORS = """
     errors settings failpoints states lifecycle holds stops diagram fields rows cursors columns logs link pulse limits
     models books lease_tables db pipeline verify orders keys access errands timers ledger idempotency fences accept
     decide record turns suspects announcements claims drain fleet letters bulk matching directives leases beats
-    explain queries directory upkeep revisions bootstrap runner embedded stack
+    explain queries directory upkeep inspection revisions bootstrap runner embedded stack
 """.split()  # noqa: SIM905  # a list of quotes would hide the order
 """Inside orchestrator/, a module imports only those named before it."""
 

@@ -198,6 +198,7 @@ def quiesced_in_motion(project: Project) -> int:
     return len(sql(moving, id=project.id))
 
 
+@pytest.mark.timeout(900)  # a thousand races on a machine that has much else to do
 def test_nothing_of_an_old_epoch_comes_after_an_immediate_pause(ground: Ground) -> None:
     project, agents, races = ground.project, ground.born(AGENTS), list[Race]()
     with ThreadPoolExecutor(4 * LANES) as pool, lanes() as each:

@@ -354,7 +354,20 @@ def test_the_metrics_keep_what_was_last_verified(quiet: Project) -> None:
         sql("UPDATE agents SET tokens_used = :wrong WHERE id = :id", id=agent, wrong=wrong)
         quiet.api.get("verify")
         told = samples(quiet.api.get("/metrics").text)
-        found.append({labels["invariant"]: n for labels, n in told["orchestrator_invariant_violations"]}["I8a"])
+        found.append({labels["invariant"]: n for labels, n in told["orchestrator_verify_violations"]}["I8a"])
 
     assert found == [1, 0]
     assert 0 <= time.time() - told["orchestrator_verified_timestamp_seconds"][0][1] < 60
+
+
+def test_the_metrics_tell_what_inspections_have_found(quiet: Project) -> None:
+    agent = quiet.born()
+    sql("UPDATE agents SET tokens_used = 1 WHERE id = :id", id=agent)
+
+    found = tasks.inspect()
+    told = samples(quiet.api.get("/metrics").text)
+
+    assert found == {"I8a": 1, "I8b": 1}
+    counted = {labels["invariant"]: n for labels, n in told["orchestrator_invariant_violations_total"]}
+    assert counted == dict.fromkeys(verify.INVARIANTS, 0) | found
+    assert 0 <= time.time() - told["orchestrator_inspected_timestamp_seconds"][0][1] < 60

@@ -1,9 +1,11 @@
 """The invariants: a varied life violates none, and whoever falsifies the books is found by the one that guards them."""
 
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
+from orchestrator import inspection
+from orchestrator.db import Guard, begin
 from orchestrator.verify import INVARIANTS
 from tests.stage import Project, drain, settle, sql, violations
 
@@ -75,6 +77,49 @@ def test_a_falsified_book_is_found_by_the_invariant_that_guards_it(lived: Projec
         sql(statement)
 
     assert invariant in violations()
+
+
+@pytest.mark.parametrize("invariant", FALSIFIED.keys() - {"I10"})  # which is not about agents
+def test_an_inspection_finds_it_where_something_has_changed(lived: Project, invariant: str) -> None:
+    assert set(inspection.inspect()) == set(INVARIANTS)
+    assert found_so_far() == {}
+
+    for statement in FALSIFIED[invariant].split(";"):
+        sql(statement)
+    assert inspection.inspect()[invariant] > 0
+    before = found_so_far()[invariant]
+    inspection.inspect()
+
+    assert found_so_far()[invariant] == 2 * before, "all that was found is added up"
+
+
+def found_so_far() -> dict[str, int]:
+    """What all inspections have found."""
+    with begin(Guard.TOOL) as db:
+        return {row.invariant: row.violations for row in inspection.totals(db) if row.violations}
+
+
+def test_an_inspection_passes_over_what_takes_long(lived: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    sql("UPDATE agents SET version = version + 1 WHERE status = 'paused'; UPDATE project_counters SET idle = idle + 9")
+
+    monkeypatch.setattr(inspection, "LONGEST", 1)
+    monkeypatch.setattr(inspection, "AGENTS_AT_MOST", 1)
+
+    assert not any(inspection.inspect().values())
+
+
+def test_an_inspection_ends_in_time(lived: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(3):
+        Project.make(lived.api)
+    looked_at: list[UUID] = []
+    monkeypatch.setattr(inspection, "_findings", lambda project_id: looked_at.append(project_id) or [])
+    inspection.inspect()
+    assert len(looked_at) == 4
+    monkeypatch.setattr(inspection, "SECONDS", 0.0)
+
+    inspection.inspect()
+
+    assert len(looked_at) == 5
 
 
 def test_every_invariant_was_falsified() -> None:

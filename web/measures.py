@@ -2,9 +2,9 @@
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from flask import Flask, Response, g, request
 from prometheus_client import (
@@ -16,11 +16,11 @@ from prometheus_client import (
     generate_latest,
     multiprocess,
 )
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from sqlalchemy import Row
 
-from orchestrator import logs, queries
+from orchestrator import inspection, logs, queries
 from orchestrator.db import autocommit
 from orchestrator.errors import Unavailable
 from orchestrator.verify import Finding
@@ -36,8 +36,8 @@ SECONDS = Histogram(
 )
 ANSWERS = Counter("orchestrator_http_answers_total", "Answers, by endpoint and status.", ["endpoint", "status"])
 VIOLATIONS = Gauge(
-    "orchestrator_invariant_violations",
-    "Rows that violated each invariant when it was last verified.",
+    "orchestrator_verify_violations",
+    "Rows that violated each invariant when all of it was last verified.",
     ["invariant"],
     multiprocess_mode="mostrecent",
 )
@@ -46,27 +46,53 @@ VERIFIED = Gauge(
 )
 
 
-class Queue(Collector):
-    """What waits and how old it is, and how long the commands of the last minute took."""
+class Seen(NamedTuple):
+    """What the database knows."""
 
-    def collect(self) -> list[GaugeMetricFamily]:
-        """The gauges; none while the database is away."""
+    queue: Row[Any]
+    latency: Row[Any]
+    inspected: Sequence[Row[Any]]
+
+
+class Database(Collector):
+    """What waits and how old it is, how long the commands of the last minute took, and what inspections have found."""
+
+    def collect(self) -> list[Metric]:
+        """None while the database is away."""
         seen = _look()
-        if seen is None:
-            return []
-        queue, latency = seen
-        took = GaugeMetricFamily(
-            "orchestrator_command_seconds",
-            "Accepted to closed, commands closed in the last minute, by the database's clock.",
-            labels=["quantile"],
-        )
-        for quantile in ("p50", "p95", "p99"):
-            took.add_metric([quantile], getattr(latency, quantile))
-        return [
-            GaugeMetricFamily("orchestrator_queue_depth", "Queued commands, counted up to 10,000.", queue.depth),
-            GaugeMetricFamily("orchestrator_queue_age_seconds", "Age of the oldest queued command.", queue.age),
-            took,
-        ]
+        return [] if seen is None else [*_of_the_queue(seen), *_of_inspections(seen.inspected)]
+
+
+def _of_the_queue(seen: Seen) -> list[Metric]:
+    took = GaugeMetricFamily(
+        "orchestrator_command_seconds",
+        "Accepted to closed, commands closed in the last minute, by the database's clock.",
+        labels=["quantile"],
+    )
+    for quantile in ("p50", "p95", "p99"):
+        took.add_metric([quantile], getattr(seen.latency, quantile))
+    return [
+        GaugeMetricFamily("orchestrator_queue_depth", "Queued commands, counted up to 10,000.", seen.queue.depth),
+        GaugeMetricFamily("orchestrator_queue_age_seconds", "Age of the oldest queued command.", seen.queue.age),
+        took,
+    ]
+
+
+def _of_inspections(inspected: Sequence[Row[Any]]) -> list[Metric]:
+    if not inspected:
+        return []
+    violations = CounterMetricFamily(
+        "orchestrator_invariant_violations",
+        "Rows found to violate each invariant, added up over all inspections of what changed last.",
+        labels=["invariant"],
+    )
+    for row in inspected:
+        violations.add_metric([row.invariant], row.violations)
+    last = max(row.at for row in inspected)
+    return [
+        violations,
+        GaugeMetricFamily("orchestrator_inspected_timestamp_seconds", "When the last inspection ended.", last),
+    ]
 
 
 class Together(multiprocess.MultiProcessCollector):
@@ -86,10 +112,10 @@ def _begun(file: Path) -> bool:
 
 
 @glance
-def _look() -> tuple[Row[Any], Row[Any]] | None:
+def _look() -> Seen | None:
     try:
         with autocommit() as db:
-            return queries.queue(db), queries.latency(db)
+            return Seen(queries.queue(db), queries.latency(db), inspection.totals(db))
     except Unavailable as error:
         log.warning("queue_not_measured", **logs.cause(error))
         return None
@@ -113,12 +139,12 @@ def exposition() -> bytes:
     registry = CollectorRegistry()
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         Together(registry)  # type: ignore[no-untyped-call]
-        return generate_latest(registry) + generate_latest(_QUEUE)
-    return generate_latest(REGISTRY) + generate_latest(_QUEUE)
+        return generate_latest(registry) + generate_latest(_DATABASE)
+    return generate_latest(REGISTRY) + generate_latest(_DATABASE)
 
 
-_QUEUE = CollectorRegistry()
-_QUEUE.register(Queue())
+_DATABASE = CollectorRegistry()
+_DATABASE.register(Database())
 
 
 def _begin() -> None:

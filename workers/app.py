@@ -13,6 +13,7 @@ from celery import Celery, signals
 from orchestrator import logs, pulse
 from orchestrator.db import Guard, engine, forget_connections
 from orchestrator.settings import settings
+from workers import distrust
 
 SLOTS = 32
 """Rows per project in project_counters; two processes that share one wait for each other, nothing worse."""
@@ -20,6 +21,7 @@ SLOTS = 32
 GARBAGE_AFTER = 50_000
 """Objects made before the garbage collector looks: some ten batches."""
 
+distrust.install()
 app = Celery("orchestrator", config_source="celeryconfig", include=["workers.tasks", "workers.sweeper"])
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from kombu.exceptions import OperationalError
 from sqlalchemy import Connection
 
-from orchestrator import failpoints, logs, queries, timers, upkeep
+from orchestrator import failpoints, inspection, logs, queries, timers, upkeep
 from orchestrator.claims import Marks
 from orchestrator.db import Guard, begin
 from orchestrator.drain import Drainer
@@ -59,6 +59,15 @@ def prune(**_: Any) -> dict[str, int]:
         if not any(gone.values()):
             break
     return dict(deleted)
+
+
+@app.task(name="orchestrator.inspect")
+def inspect(**_: Any) -> dict[str, int]:
+    """Look whether the invariants hold where something has changed; an error in the log for each that does not."""
+    violated = {name: count for name, count in inspection.inspect().items() if count}
+    if violated:
+        log.error("invariants_violated", **violated)
+    return violated
 
 
 def ring_for_overdue() -> bool:

@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from orchestrator import announcements, books, lease_tables, models, suspects  # noqa: F401  # their tables
+from orchestrator import announcements, books, inspection, lease_tables, models, suspects  # noqa: F401  # their tables
 from orchestrator.columns import metadata
 
 context.configure(

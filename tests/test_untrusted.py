@@ -1,0 +1,150 @@
+"""Whoever can write to Redis can ring, and nothing else: what is no message, or not one of ours, does nothing."""
+
+import base64
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from tests.redis_server import OwnRedis
+from tests.stage import Project, Worker, eventually, sql, violations
+from workers.app import app as celery
+
+TABLES = ("agents", "events", "usage_entries", "project_counters", "users", "api_keys", "requests")
+
+LATER = 1
+"""Of what is forged is kept for a later time."""
+
+
+class Exploit:
+    """What would write a file if anybody unpickled it."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def __reduce__(self) -> Any:
+        return (Path.touch, (self._file,))
+
+
+def message(
+    named: str, /, body: bytes | None = None, content_type: str = "application/json", **headers: Any
+) -> dict[str, Any]:
+    """A message as kombu lays it into a list of Redis."""
+    id_, content = str(uuid4()), body if body is not None else json.dumps([[], {}, {}]).encode()
+    given = {"lang": "py", "task": named, "id": id_, "root_id": id_, "parent_id": None, "retries": 0} | headers
+    return {
+        "body": base64.b64encode(content).decode(),
+        "content-encoding": "utf-8",
+        "content-type": content_type,
+        "headers": given,
+        "properties": {
+            "correlation_id": id_,
+            "delivery_mode": 2,
+            "delivery_info": {"exchange": "", "routing_key": "commands"},
+            "priority": 0,
+            "body_encoding": "base64",
+            "delivery_tag": str(uuid4()),
+        },
+    }
+
+
+def old_protocol(task: str, **more: Any) -> dict[str, Any]:
+    """The same as Celery 3 wrote it: all of the task in the body."""
+    body = {"task": task, "id": str(uuid4()), "args": [], "kwargs": {}, "retries": 0} | more
+    return message(task, json.dumps(body).encode()) | {"headers": {}}
+
+
+def forged(evidence: Path) -> dict[str, bytes]:
+    """Everything that somebody may try."""
+    drain = "orchestrator.drain"
+    link = {"task": "os.system", "args": ["true"], "kwargs": {}, "options": {}, "subtask_type": None, "immutable": True}
+    well_formed = {
+        "a task that there is not": message("os.system"),
+        "no task": message(""),
+        "a task of another type": message(drain, task=7),
+        "a task that is many": message(drain, task=[drain]),
+        "pickle": message(drain, pickle.dumps(Exploit(evidence)), "application/x-python-serialize"),
+        "pickle called JSON": message(drain, pickle.dumps(Exploit(evidence))),
+        "yaml": message(drain, b"!!python/object/apply:os.system ['true']", "application/x-yaml"),
+        "arguments": message(drain, json.dumps([["x", 1], {"slot": 9}, {}]).encode()),
+        "no arguments at all": message(drain, b"null"),
+        "callbacks": message(drain, json.dumps([[], {}, {"callbacks": [link], "errbacks": [link]}]).encode()),
+        "a chain": message(drain, json.dumps([[], {}, {"chain": [link], "chord": link}]).encode()),
+        "an age of years": message(drain, eta="2099-01-01T00:00:00+00:00"),
+        "an expiry that is none": message(drain, expires="soon"),
+        "an old protocol": old_protocol(drain),
+        "an old protocol's unknown task": old_protocol("os.system"),
+        "time limits": message(drain, timelimit=["x", None]),
+        "an order to shut down": message("celery.control.shutdown"),
+        "no properties": {"body": "e30=", "headers": {}},
+        "another's delivery": message(drain) | {"properties": {"delivery_tag": 5, "delivery_info": []}},
+    }
+    return {name: json.dumps(made).encode() for name, made in well_formed.items()} | {
+        "nothing": b"",
+        "no JSON": b"\xff\xfe{{{",
+        "a list": b"[]",
+        "null": b"null",
+        "a number": b"7",
+        "much": b"x" * 1_000_000,
+    }
+
+
+def everything() -> dict[str, Any]:
+    """What a drain without mail must leave as it is."""
+    return {
+        table: sql(f"SELECT md5(coalesce(string_agg(t::text, ',' ORDER BY t::text), '')) FROM {table} t")
+        for table in TABLES
+    }
+
+
+@pytest.mark.parametrize("queue", ["commands", "upkeep"])
+def test_what_is_forged_does_nothing_and_stops_nobody(
+    quiet: Project, own_redis: OwnRedis, tmp_path: Path, queue: str
+) -> None:
+    agent = quiet.born()
+    before = everything()
+
+    with Worker.start(tmp_path / "worker.log", 1) as worker:
+        for name, made in forged(tmp_path / "evidence").items():
+            own_redis.client.lpush(queue, made)
+            eventually(lambda: own_redis.client.llen(queue) == 0, 20)
+            assert worker.process.poll() is None, f"{name}: {worker.log.read_text()[-2000:]}"
+        eventually(lambda: own_redis.client.hlen("unacked") <= LATER)  # or they would come back
+        assert everything() == before
+        assert not (tmp_path / "evidence").exists()
+
+        command = quiet.send(agent, "pause")["id"]
+        eventually(lambda: sql("SELECT 1 FROM commands WHERE id = :id AND state = 'applied'", id=command), 20)
+
+    assert violations() == {}
+
+
+ORDERS = {
+    "shutdown": {},
+    "cancel_consumer": {"queue": "commands"},
+    "pool_shrink": {"n": 1},
+    "rate_limit": {"task_name": "orchestrator.drain", "rate_limit": "1/h"},
+    "time_limit": {"task_name": "orchestrator.drain", "hard": 0.001},
+    "revoke": {"task_id": "any", "terminate": True},
+    "add_consumer": {"queue": "another"},
+}
+"""What Celery's workers obey whoever broadcasts it."""
+
+
+def test_no_broadcast_stops_a_worker_and_questions_are_answered(
+    quiet: Project, own_redis: OwnRedis, tmp_path: Path
+) -> None:
+    command = quiet.send(quiet.born(), "pause")["id"]
+
+    with Worker.start(tmp_path / "worker.log", 1) as worker, celery.connection_for_write() as link:
+        eventually(lambda: celery.control.ping(timeout=1, connection=link), 30)
+        for order, arguments in ORDERS.items():
+            celery.control.broadcast(order, arguments=arguments, connection=link)
+        for nonsense in (b"", b"\xff{", b"7", b"null", b"{}", b'{"properties": {}}'):
+            own_redis.client.publish("/0.celery.pidbox", nonsense)
+        assert celery.control.ping(timeout=2, connection=link), worker.log.read_text()
+        eventually(lambda: sql("SELECT 1 FROM commands WHERE id = :id AND state = 'applied'", id=command), 20)
+        assert worker.process.poll() is None
