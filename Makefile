@@ -9,10 +9,10 @@ ARGS ?=
 COMPILE := $(BIN)/python -m compileall -q orchestrator workers web celeryconfig.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install up demo test bench bench-quick lint types fmt docs lock clean
+.PHONY: help install up demo test bench bench-quick chaos chaos-full chaos-planted lint types fmt docs lock clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(VENV)/.installed ## everything that `make up` needs, into .venv
 
@@ -31,6 +31,15 @@ bench: $(VENV)/.developed ## speed, ours and the yardsticks', into bench.json; s
 
 bench-quick: $(VENV)/.developed ## the ratios to the yardsticks alone, in a minute
 	$(BIN)/python -m bench --quick
+
+chaos: $(VENV)/.developed ## a campaign of faults of all kinds, and whether every promise held; some four minutes
+	$(BIN)/python -m tests.chaos run $(ARGS)
+
+chaos-full: $(VENV)/.developed ## the same for half an hour, each fault many times
+	$(BIN)/python -m tests.chaos run --minutes 26 --least 5 $(ARGS)
+
+chaos-planted: $(VENV)/.developed ## bugs planted into the product, and whether the campaign's checks find each
+	$(BIN)/python -m tests.chaos planted $(ARGS)
 
 lint: $(VENV)/.developed ## style
 	$(BIN)/ruff check

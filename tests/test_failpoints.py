@@ -9,11 +9,11 @@ import pytest
 from orchestrator.failpoints import Point
 from tests.faults import Failpoints
 from tests.redis_server import OwnRedis
-from tests.stage import Project, Worker, eventually, sql, violations
+from tests.stage import Project, Worker, eventually, multiply, sql, violations
 from tests.wire import Gunicorn
 
 AT_THE_DOOR = [Point.ACCEPTED, Point.FLAGGED]
-AT_WORK = [point for point in Point if point not in AT_THE_DOOR]
+AT_WORK = [Point.CLAIMED, Point.DECIDED, Point.WRITTEN, Point.COMMITTED, Point.DRAINED]
 
 HEALED_SECONDS = 10
 
@@ -69,6 +69,45 @@ def test_what_a_door_has_accepted_is_applied_though_it_dies_before_it_has_rung(
 
     assert len(sql("SELECT 1 FROM commands WHERE agent_id = :id AND verb = 'pause'", id=agent)) == 1
     assert violations() == {}
+
+
+def test_a_lease_of_which_nobody_heard_is_replaced_by_the_next(
+    project: Project, failpoints: Failpoints, tmp_path: Path
+) -> None:
+    agent = project.born()
+    order = {"holder": "scout", "ttl": 30}
+    failpoints.arm(Point.GRANTED, do="kill", once=True)
+
+    with Gunicorn.start(tmp_path / "web.log", **failpoints.environment) as web:
+        with pytest.raises(httpx2.TransportError):
+            web("POST", f"{project.agent(agent)}/lease", project.api.key, order)
+        answer = web("POST", f"{project.agent(agent)}/lease", project.api.key, order)
+
+    assert (answer.status_code, answer.json()["epoch"]) == (201, 2)
+    assert violations() == {}
+
+
+def test_a_worker_that_dies_as_it_sweeps_is_made_up_for_by_another(
+    project: Project, failpoints: Failpoints, tmp_path: Path
+) -> None:
+    agent = project.born()
+
+    with (
+        Worker.start(tmp_path / "one.log", 1, **failpoints.environment),
+        Worker.start(tmp_path / "other.log", 1, **failpoints.environment),
+    ):
+        command = project.send(agent, "pause")["id"]
+        eventually(lambda: applied(command), 30)
+        failpoints.arm(Point.SWEPT, do="kill", once=True)
+        multiply(agent, 1)  # of which no bell tells
+        eventually(lambda: not failpoints.armed(Point.SWEPT), 20)
+        eventually(lambda: not sql("SELECT 1 FROM commands WHERE state = 'queued'"), HEALED_SECONDS)
+
+    assert violations() == {}
+
+
+def test_every_point_is_met_somewhere_above() -> None:
+    assert {*AT_THE_DOOR, *AT_WORK, Point.GRANTED, Point.SWEPT} == set(Point)
 
 
 def _until_answered(web: Gunicorn, method: str, path: str, key: str | None, once: str) -> str:

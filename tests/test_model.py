@@ -1,7 +1,7 @@
 """Any interleaving of orders, usage, cancels and small batches ends as a plain model of the contract says.
 
-The model knows the contract (its own table, its own arithmetic) and nothing of the product's code. Mailboxes grow until
-a batch is drained, and a batch may take only a part of them.
+The model is the contract's own (tests/chaos/contract.py), with a mailbox and books. Mailboxes grow until a batch is
+drained, and a batch may take only a part of them.
 """
 
 import logging
@@ -23,24 +23,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from tests.chaos.contract import STATUSES, UNBORN, Life, Order, change, owners
 from tests.stage import Project, drain, settle, sql, violations
 
-TABLE: dict[str | None, dict[str, str]] = {
-    None: {"idle": "spawn"},
-    "idle": {"working": "work", "paused": "pause", "terminated": "terminate"},
-    "working": {"idle": "rest", "waiting": "wait", "paused": "pause", "terminated": "terminate"},
-    "waiting": {"idle": "rest", "working": "work", "paused": "pause", "terminated": "terminate"},
-    "paused": {"idle": "resume", "terminated": "terminate"},
-    "terminated": {},
-}
-"""The contract's table: from each status, what can be reached, and what the event is called."""
-
-TARGETS = {"spawn": "idle", "pause": "paused", "resume": "idle", "terminate": "terminated"}
-"""Where a verb leads. `update` leads where its body says."""
-
-Order = tuple[str, dict[str, Any]]
-
-STATUSES = [status for status in TABLE if status]
+Sent = tuple[str, dict[str, Any]]
+"""A verb and its body."""
 
 
 @dataclass
@@ -59,9 +46,7 @@ class Agent:
     """One agent, as the contract has it; its mailbox holds queued commands in the order in which they were sent."""
 
     id: str
-    status: str | None = None
-    version: int = 0
-    fields: dict[str, Any] = field(default_factory=lambda: {"holds": []})
+    life: Life = UNBORN
     sent: list[Command] = field(default_factory=list)
     mailbox: list[Command] = field(default_factory=list)
     events: list[tuple[Any, ...]] = field(default_factory=list)
@@ -74,45 +59,23 @@ class Agent:
     @property
     def lost(self) -> bool:
         """Whether it will never be born: its spawn was taken back."""
-        return self.status is None and not any(command.verb == "spawn" for command in self.mailbox)
+        return self.life.status is None and not any(command.verb == "spawn" for command in self.mailbox)
 
     def read_mail(self, most: int) -> None:
         """Obey the oldest commands, or refuse them."""
         for command in self.mailbox[:most]:
             error = self._obey(command)
-            command.ending = ("rejected" if error else "applied", self.version, error)
+            command.ending = ("rejected" if error else "applied", self.life.version, error)
         del self.mailbox[:most]
 
     def _obey(self, command: Command) -> str | None:
-        if self.status is None and command.verb != "spawn":
-            return "not_found"
-        if command.if_match not in (None, self.version):
-            return "precondition_failed"
-        wanted = dict(command.wanted)
-        owner = wanted.pop("owner", "manual")
-        target = TARGETS.get(command.verb) or wanted.pop("status", self.status)
-        stays = command.verb == "update" and target == self.status != "terminated"
-        joins = command.verb == "pause" and self.status == "paused" and owner not in self.fields["holds"]
-        happened = "pause" if joins else "update" if stays else TABLE[self.status].get(target)
-        if happened is None or command.verb not in ("update", happened):
-            return "invalid_transition"
-        if happened == "resume" and owner not in self.fields["holds"]:
-            return "held"
-        wanted |= self._held(happened, owner)
-        target = "paused" if happened == "resume" and wanted["holds"] else target
-        wanted |= {"current_task": None, "session_id": None} if target == "terminated" else {}
-        changes = {name: value for name, value in wanted.items() if self.fields.get(name) != value}
-        if changes or not stays:
-            self.version += 1
-            self.events.append((self.version, happened, self.status, target, changes, command.id))
-            self.status, self.fields = target, self.fields | changes
+        demanded = self.life.demands(Order(command.verb, command.wanted, command.if_match))
+        if isinstance(demanded, str):
+            return demanded
+        if demanded is not None:
+            self.life = self.life.after(demanded)
+            self.events.append((self.life.version, *demanded, command.id))
         return None
-
-    def _held(self, happened: str, owner: str) -> dict[str, list[str]]:
-        """Whose holds there are afterwards, where they change."""
-        others = [each for each in self.fields["holds"] if each != owner]
-        after = {"pause": [*others, owner], "resume": others, "terminate": []}
-        return {"holds": after[happened]} if happened in after else {}
 
     def take(self, entry: dict[str, Any]) -> tuple[bool, bool]:
         """Note an entry of usage, to be counted later: whether it repeats an earlier one, and contradicts it."""
@@ -202,7 +165,7 @@ class Fleet(RuleBasedStateMachine):
         return self._spawned(given)
 
     @rule(first=agents, second=agents, way=WAYS, orders=st.lists(ORDERS, min_size=1, max_size=6))
-    def order(self, first: Agent, second: Agent, way: list[str], orders: list[Order]) -> None:
+    def order(self, first: Agent, second: Agent, way: list[str], orders: list[Sent]) -> None:
         """Some commands for two agents in turn, born or not, or for one."""
         for status in way:
             self._ordered(first, "update", {"status": status})
@@ -212,7 +175,7 @@ class Fleet(RuleBasedStateMachine):
     @rule(agent=agents, ahead=st.integers(0, 1), body=FIELDS)
     def order_if_match(self, agent: Agent, ahead: int, body: dict[str, Any]) -> None:
         """An update for one version of an agent: the present one, or one that others may yet bring about."""
-        version = max(agent.version, 1) + ahead
+        version = max(agent.life.version, 1) + ahead
         answer = self.project.api.patch(self.project.agent(agent.id), body, If_Match=f'"{version}"')
         assert answer.status_code == 202, answer.json
         self.note(agent, Command(answer.json["id"], "update", body, if_match=version))
@@ -286,7 +249,7 @@ class Fleet(RuleBasedStateMachine):
         return [self.fleet[str(id_)] for id_ in ids if isinstance(id_, UUID)]
 
     def _born(self) -> list[Agent]:
-        return [agent for agent in self.fleet.values() if agent.status]
+        return [agent for agent in self.fleet.values() if agent.life.status]
 
     def _compare(self) -> None:
         shown = {agent["id"]: agent for agent in self._all("agents")}
@@ -295,16 +258,13 @@ class Fleet(RuleBasedStateMachine):
         assert endings == {command.id: command.ending for a in self.fleet.values() for command in a.sent}
 
     def _compare_events(self, agent: Agent) -> None:
-        found = self._all(f"agents/{agent.id}/events") if agent.status else []
-        names = ("version", "verb", "before", "after", "changes", "command_id")
-        for event in found:
-            event["changes"] |= {k: _owners(v) for k, v in event["changes"].items() if k == "holds"}
-        assert [tuple(event[name] for name in names) for event in found] == agent.events
+        found = self._all(f"agents/{agent.id}/events") if agent.life.status else []
+        assert [(event["version"], *change(event), event["command_id"]) for event in found] == agent.events
 
     def _compare_metrics(self) -> None:
         shown = self.project.api.get(f"{self.project.path}/agents/metrics").json
         fleet, born = self.fleet.values(), self._born()
-        by_status = {status: sum(agent.status == status for agent in born) for status in STATUSES}
+        by_status = {status: sum(agent.life.status == status for agent in born) for status in STATUSES}
         assert shown.pop("by_status") == by_status
         assert Decimal(shown.pop("total_cost_incurred")) == sum(agent.cost for agent in fleet)
         assert shown == {
@@ -330,18 +290,15 @@ def _facts(shown: dict[str, Any]) -> tuple[Any, ...]:
     """What the model knows of an agent, as the API shows it."""
     names = ("status", "version", "name", "current_task", "session_id", "tasks_completed", "tokens_used")
     ended = shown["terminated_at"] is not None
-    return (*(shown[name] for name in names), Decimal(shown["cost_incurred"]), ended, _owners(shown["holds"]))
-
-
-def _owners(holds: list[dict[str, Any]]) -> list[str]:
-    return [hold["owner"] for hold in holds]
+    return (*(shown[name] for name in names), Decimal(shown["cost_incurred"]), ended, owners(shown["holds"]))
 
 
 def _expected(agent: Agent) -> tuple[Any, ...]:
     """The same, as the model has it."""
-    fields = (agent.fields.get(name) for name in ("name", "current_task", "session_id"))
-    ended = agent.status == "terminated"
-    return (agent.status, agent.version, *fields, agent.tasks, agent.tokens, agent.cost, ended, agent.fields["holds"])
+    life = agent.life
+    fields = (life.fields.get(name) for name in ("name", "current_task", "session_id"))
+    counters = (agent.tasks, agent.tokens, agent.cost)
+    return (life.status, life.version, *fields, *counters, life.status == "terminated", life.fields["holds"])
 
 
 def _ending(command: dict[str, Any]) -> tuple[str, int | None, str | None]:

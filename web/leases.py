@@ -7,11 +7,12 @@ from uuid import UUID
 from flask import Response, g
 from flask_openapi3 import APIBlueprint, Tag
 
-from orchestrator import access, beats, explain, fleet, idempotency, leases, ledger, logs
+from orchestrator import access, beats, explain, failpoints, fleet, idempotency, leases, ledger, logs
 from orchestrator.beats import AgentBeat, Beat, Beats
 from orchestrator.db import autocommit, begin
 from orchestrator.directives import Told
 from orchestrator.errors import Fenced, KeyReused, Problem
+from orchestrator.failpoints import Point
 from orchestrator.leases import LeaseOrder, Release
 from web import answers, gate, headers, lease_schemas, params
 from web.docs import OPERATION_ID, responses
@@ -37,6 +38,7 @@ def lease_agent(path: params.AgentPath, body: LeaseOrder) -> Response:
     _heed_key(path.project_id)
     with begin() as db:
         granted = leases.grant(db, g.caller, path.project_id, path.agent_id, body)
+    failpoints.reach(Point.GRANTED, [path.agent_id])
     with begin() as db:
         told = leases.confirm(db, granted)
     bell.ring()

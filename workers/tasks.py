@@ -78,6 +78,7 @@ def ring_for_overdue() -> bool:
         with begin(Guard.DRAIN) as db:
             overdue = bool(timers.send_due(db)) or _overdue(db, start)
         if overdue:
+            failpoints.reach(Point.SWEPT)
             bell.publish(expires=bell.SWEPT_SECONDS)
     except (Unavailable, OperationalError, OSError) as error:
         log.warning("sweep_failed", **logs.cause(error))

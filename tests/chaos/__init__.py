@@ -1,0 +1,1 @@
+"""The campaign: a whole stack, clients, faults, and a checker of what the clients saw."""

@@ -1,0 +1,88 @@
+"""`python -m tests.chaos`: campaigns of faults, and what the checks say of them.
+
+The exit code is 1 where a promise was broken, 2 where not everything happened that should have.
+"""
+
+import sys
+import time
+from collections.abc import Collection
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import click
+
+from tests.chaos import campaign, checks, history, recovery, report
+from tests.chaos.campaign import Plan
+from tests.chaos.checks import Limited
+from tests.chaos.evidence import gather
+from tests.chaos.faults import ALL, WIPES
+from tests.chaos.planted import BUGS, Bug
+from tests.chaos.stack import LIMITED_PER_SECOND
+
+LIMITED = (Limited("agent_metrics", LIMITED_PER_SECOND, 1.0, WIPES),)
+
+PLANTED_SECONDS = 12.0
+"""A bug must show within so long."""
+
+
+@click.group(help=__doc__)
+def main() -> None:
+    """Campaigns."""
+
+
+@main.command()
+@click.option("--seed", type=int, help="Which campaign; another one each time where it is not given.")
+@click.option("--minutes", type=float, default=3.5, show_default=True, help="For how long things go wrong.")
+@click.option("--least", type=int, default=1, show_default=True, help="How often each fault must happen.")
+@click.option("--only", multiple=True, type=click.Choice([*ALL]), help="Only these faults.")
+@click.option("--keep", type=click.Path(path_type=Path), help="Leave the history in this folder.")
+def run(seed: int | None, minutes: float, least: int, only: tuple[str, ...], keep: Path | None) -> None:
+    """One campaign, and its report."""
+    plan = Plan(time.time_ns() % 10**6 if seed is None else seed, 60 * minutes, only or tuple(ALL))
+    click.echo(f"seed {plan.seed}")
+    with TemporaryDirectory(prefix="orch-chaos-") as temporary:
+        folder = keep or Path(temporary)
+        campaign.run(plan, folder)
+        sys.exit(_judge(folder, plan.kinds, least))
+
+
+@main.command()
+@click.argument("folder", type=click.Path(exists=True, path_type=Path))
+def judge(folder: Path) -> None:
+    """Judge a history that was kept."""
+    sys.exit(_judge(folder, (), 0))
+
+
+@main.command()
+@click.argument("names", nargs=-1)
+def planted(names: tuple[str, ...]) -> None:
+    """Plant each bug (or these), and see that the checks find it."""
+    unfound = [name for name in names or BUGS if not _finds(name, BUGS[name])]
+    click.echo(f"not found: {', '.join(unfound)}" if unfound else "all were found")
+    sys.exit(bool(unfound))
+
+
+def _judge(folder: Path, kinds: Collection[str], least: int) -> int:
+    with checks.uncollected():
+        evidence = gather(history.read(folder))
+        found = checks.judge(evidence, LIMITED)
+    for line in report.lines(evidence, found):
+        click.echo(line)
+    missed = recovery.missed(evidence, kinds, least) if kinds else []
+    for sentence in missed:
+        click.echo(f"MISSED {sentence}")
+    return 1 if found else 2 if missed else 0
+
+
+def _finds(name: str, bug: Bug) -> bool:
+    began = time.monotonic()
+    with TemporaryDirectory(prefix="orch-chaos-") as folder:
+        campaign.run(Plan(1, PLANTED_SECONDS, bug.faults, name, patience=15), Path(folder))
+        found = checks.check(history.read(Path(folder)), LIMITED)
+    by = sorted({violation.check for violation in found})
+    click.echo(f"{name}: {', '.join(by) or 'nothing'} ({time.monotonic() - began:.0f} s)")
+    return bug.found_by in by
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,188 @@
+"""One campaign: clients at work while things go wrong, one after the other; then quiet, and what the API shows."""
+
+import random
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.chaos import history
+from tests.chaos.client import Caller, Request
+from tests.chaos.faults import ALL, Missed
+from tests.chaos.history import Fault, Final, Recorder
+from tests.chaos.stack import Stack, stack, wait_until_back
+from tests.chaos.workload import API, HOT, Client, World
+
+CLIENTS = 8
+REPLAYER = CLIENTS
+"""The client that asks once more for what nobody knows of."""
+
+BETWEEN_SECONDS = (0.3, 1.2)
+"""From one fault's end to the next."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a campaign does, repeatable but for what the machine's own timing adds."""
+
+    seed: int
+    seconds: float
+    kinds: tuple[str, ...] = tuple(ALL)
+    planted: str | None = None
+    patience: float = 60.0
+    """Seconds in which all must be done, once all is quiet. What is not, the checks will find."""
+
+
+@dataclass
+class Campaign:
+    """What is known of one while it runs."""
+
+    plan: Plan
+    folder: Path
+    stack: Stack
+    faults: list[Fault] = field(default_factory=list)
+    recorders: list[Recorder] = field(default_factory=list)
+
+    def caller(self, number: int, key: str | None = None) -> Caller:
+        """One with a file of its own, where no other has the number."""
+        recorder = Recorder(self.folder, number)
+        self.recorders.append(recorder)
+        return Caller(self.stack.address, key or self.stack.key, recorder, number)
+
+
+def run(plan: Plan, folder: Path) -> None:
+    """Leave a history in the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with stack(folder / "stack", plan.planted) as running:
+        campaign = Campaign(plan, folder, running)
+        world, stranger = _make_world(campaign)
+        _under_load(campaign, world, stranger)
+        replayer = campaign.caller(REPLAYER)
+        _until(lambda: _is_ready(replayer), plan.patience)
+        _ask_again(replayer, world.unknown)
+        _last_words(replayer, running, world)
+        _until(lambda: _is_done(replayer, world), plan.patience)
+        time.sleep(3)  # usage that waits is counted within two sweeps
+        history.write(folder, campaign.faults, _final(replayer, world))
+        for recorder in campaign.recorders:
+            recorder.close()
+
+
+def _make_world(campaign: Campaign) -> tuple[World, str]:
+    """A project and an agent type; and the key of a user who has nothing to do with it."""
+    ask = campaign.caller(CLIENTS + 1).ask
+
+    def made(path: str, **body: Any) -> Any:
+        answered = ask(Request("made", "POST", f"{API}/{path}", body=body))
+        if answered is None or answered[0] != 201:
+            raise RuntimeError(f"{path}: {answered}")
+        return answered[1]
+
+    project, kind = made("projects", name="Chaos"), made("agent-types", name="Simulated")
+    stranger = made("users", email="stranger@example.org")
+    return World(project["id"], kind["id"]), made("keys", name="stranger", user_id=stranger["id"])["key"]
+
+
+def _under_load(campaign: Campaign, world: World, stranger: str) -> None:
+    clients = [
+        Client(number, campaign.caller(number), campaign.caller(100 + number, stranger), world, campaign.plan.seed)
+        for number in range(CLIENTS)
+    ]
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        working = [pool.submit(client.work) for client in clients]
+        try:
+            _go_wrong(campaign)
+        finally:
+            for client in clients:
+                client.stopping = True
+        for work in working:
+            work.result()
+
+
+def _go_wrong(campaign: Campaign) -> None:
+    """Fault after fault, each kind once before any comes again, but for those that met nobody."""
+    rng = random.Random(campaign.plan.seed)  # noqa: S311  # to be repeatable
+    ends = time.monotonic() + campaign.plan.seconds
+    while time.monotonic() < ends:
+        for kind in rng.sample(campaign.plan.kinds, len(campaign.plan.kinds)):
+            if time.monotonic() > ends:
+                return
+            _happen(campaign, kind, rng)
+            time.sleep(rng.uniform(*BETWEEN_SECONDS))
+        if not campaign.plan.kinds:
+            time.sleep(0.1)
+
+
+def _happen(campaign: Campaign, kind: str, rng: random.Random) -> None:
+    began = time.monotonic_ns()
+    try:
+        ALL[kind](campaign.stack, rng)
+    except Missed:
+        return
+    wait_until_back(campaign.stack)
+    campaign.faults.append(Fault(kind, "", began, time.monotonic_ns()))
+
+
+def _is_ready(caller: Caller) -> bool:
+    answered = caller.ask(Request("", "GET", "/readyz"))
+    return answered is not None and answered[0] == 200
+
+
+def _ask_again(caller: Caller, unknown: Iterable[Request]) -> None:
+    rng = random.Random(0)  # noqa: S311
+    for request in unknown:
+        caller.insist(request, rng)
+
+
+def _last_words(caller: Caller, stack: Stack, world: World) -> None:
+    """Commands after which nobody rings: the bells are lost with Redis, and only a sweep can find them."""
+    rng = random.Random(0)  # noqa: S311
+    stack.redis.stop()
+    stack.redis.lose()
+    for number, agent in enumerate(world.agents[:HOT]):
+        key = f"last-{number}"
+        path = f"{world.path}/agents/{agent}"
+        caller.insist(Request("update", "PATCH", path, agent, key, {"current_task": key, "reason": key}), rng)
+    stack.redis.begin()
+
+
+def _is_done(caller: Caller, world: World) -> bool:
+    answered = caller.ask(Request("", "GET", f"{world.path}/commands?state=queued&limit=1"))
+    return answered is not None and answered[0] == 200 and not answered[1]["data"]
+
+
+def _until(fact: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not fact() and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+def _final(caller: Caller, world: World) -> Final:
+    agents = list(caller.pages(f"{world.path}/agents?limit=100"))
+    commands = list(caller.pages(f"{world.path}/commands?limit=100"))
+    return Final(
+        agents=agents,
+        commands=commands,
+        events={agent["id"]: _events(caller, world, agent["id"]) for agent in agents},
+        metrics=_answer(caller, f"{world.path}/agents/metrics"),
+        violated=[found["name"] for found in _answer(caller, f"{API}/verify")["invariants"] if found["violations"]],
+    )
+
+
+def _events(caller: Caller, world: World, agent: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    while True:
+        after = found[-1]["version"] if found else 0
+        page = _answer(caller, f"{world.path}/agents/{agent}/events?after_version={after}&limit=100")
+        found += page["data"]
+        if len(page["data"]) < 100:
+            return found
+
+
+def _answer(caller: Caller, path: str) -> Any:
+    answered = caller.ask(Request("", "GET", path))
+    if answered is None or answered[0] != 200:
+        raise RuntimeError(f"{path}: {answered}")
+    return answered[1]

@@ -1,0 +1,76 @@
+"""In which order commands were applied: versions without a gap, and never against the order of time."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from operator import attrgetter
+
+from tests.chaos.evidence import Evidence, Sent, Violation, dense
+
+
+def versions(evidence: Evidence) -> Iterator[Violation]:
+    """Events that are not 1 to n, or an n that is not the agent's version; or an event of a command that names another
+    version, is another agent's, or is not there."""
+    final = evidence.history.final
+    shown = {agent["id"]: agent["version"] for agent in final.agents}
+    for agent, events in final.events.items():
+        found = [event["version"] for event in events]
+        if not dense(events) or shown.get(agent) != len(events):
+            yield Violation("versions", f"version {shown.get(agent)} has the events {_short(found)}", agent)
+        for event in events:
+            sent = evidence.of_id.get(event["command_id"])
+            told = sent and (sent.command["agent_id"], sent.command["version"])
+            if told != (agent, event["version"]):
+                sentence = f"the event of version {event['version']} is that of a command of {told}"
+                yield Violation("versions", sentence, agent, sent.calls if sent else ())
+
+
+def order(evidence: Evidence) -> Iterator[Violation]:
+    """A command that was answered before another one was sent, and applied after it.
+
+    A command is refused, or changes nothing, at some version; one that has an event makes the next one. So whatever
+    came before an event has a lower version than it, and whatever came before anything else has no higher one.
+    """
+    for agent, found in evidence.of_agent.items():
+        closed = [sent for sent in found if sent.command["version"] is not None]
+        replied = sorted(closed, key=attrgetter("replied"))
+        before, latest = 0, None
+        for sent in sorted(closed, key=attrgetter("first")):
+            while before < len(replied) and replied[before].replied < sent.first:
+                if latest is None or replied[before].command["version"] >= latest.command["version"]:
+                    latest = replied[before]
+                before += 1
+            highest = sent.command["version"] - (sent.event is not None)
+            if latest is not None and latest.command["version"] > highest:
+                yield _against_time(agent, latest, sent)
+
+
+def _against_time(agent: str, first: Sent, second: Sent) -> Violation:
+    sentence = (
+        f"{first.command['reason']} was accepted before {second.command['reason']} was sent, "
+        f"and came at version {first.command['version']}, the other one at {second.command['version']}"
+    )
+    return Violation("order", sentence, agent, (*first.calls, *second.calls))
+
+
+def if_match(evidence: Evidence) -> Iterator[Violation]:
+    """A command that was meant for one version and applied at another; or two that won the same one."""
+    winners: dict[tuple[str, int], list[Sent]] = defaultdict(list)
+    for sent in evidence.sent:
+        if sent.order is None or sent.order.if_match is None or sent.command["state"] != "applied":
+            continue
+        agent, wanted = sent.command["agent_id"], sent.order.if_match
+        if sent.event is not None:
+            winners[agent, wanted].append(sent)
+        if sent.command["version"] != wanted + (sent.event is not None):
+            sentence = f"{sent.command['reason']} was for version {wanted} and came to {sent.command['version']}"
+            yield Violation("if_match", sentence, agent, sent.calls)
+    for (agent, wanted), won in winners.items():
+        if len(won) > 1:
+            sentence = f"version {wanted} was won {len(won)} times"
+            yield Violation("if_match", sentence, agent, tuple(call for sent in won for call in sent.calls))
+
+
+def _short(versions: list[int]) -> str:
+    """Where the first gap is; or the last version where there is none."""
+    at = next((index for index, version in enumerate(versions) if version != index + 1), len(versions))
+    return f"{versions[max(0, at - 1) : at + 2]} after {at} right ones" if at < len(versions) else f"1 to {at}"

@@ -1,0 +1,206 @@
+"""What the clients ask for: every verb, reads, leases and usage, in seeded mixes, on agents that all of them share."""
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.chaos.client import Caller, Request
+from tests.chaos.history import Call
+
+API = "/api/v1"
+HOT = 6
+"""So many agents get a third of all commands, and are never ended."""
+
+FLOCKS = 5
+THINK_SECONDS = 0.02
+
+
+@dataclass
+class World:
+    """What all clients know: where to act, the agents there are, and the requests whose fate is unknown."""
+
+    project: str
+    type_id: str
+    agents: list[str] = field(default_factory=list)
+    ended: set[str] = field(default_factory=set)
+    versions: dict[str, int] = field(default_factory=dict)
+    unknown: list[Request] = field(default_factory=list)
+
+    @property
+    def path(self) -> str:
+        """The project's address."""
+        return f"{API}/projects/{self.project}"
+
+
+class Client:
+    """One of the eight. It goes on until it is told to stop, whatever it is answered."""
+
+    def __init__(self, number: int, caller: Caller, stranger: Caller, world: World, seed: int) -> None:
+        self._number, self._caller, self._stranger, self._world = number, caller, stranger, world
+        self._rng = random.Random(f"{seed}-{number}")  # noqa: S311  # to be repeatable
+        self._count = 0
+        self._command: str | None = None
+        self._lease: tuple[str, int, str] | None = None
+        self._reports: list[tuple[str, dict[str, Any]]] = []
+        self.stopping = False
+
+    def work(self) -> None:
+        """One thing after the other."""
+        ops: dict[Callable[[], None], int] = {
+            self._move: 26, self._update: 22, self._usage: 12, self._get: 12, self._beat: 8, self._spawn: 5,
+            self._cancel: 3, self._terminate: 2, self._bulk: 3, self._by_filter: 2, self._list: 1, self._metrics: 3,
+            self._agent_metrics: 2, self._stranger_looks: 1,
+        }  # fmt: skip
+        while not self.stopping:
+            enough = len(self._world.agents) >= HOT
+            (self._rng.choices([*ops], [*ops.values()])[0] if enough else self._spawn)()
+            time.sleep(self._rng.uniform(0, 2 * THINK_SECONDS))
+
+    def _key(self) -> str:
+        self._count += 1
+        return f"c{self._number}-{self._count}"
+
+    def _agent(self) -> str:
+        agents = self._world.agents
+        return self._rng.choice(agents[:HOT] if self._rng.random() < 0.35 else agents[-150:])
+
+    def _wait(self) -> dict[str, str]:
+        return {"Prefer": "wait=3"} if self._rng.random() < 0.3 else {}
+
+    def _order(self, op: str, agent: str, body: dict[str, Any], headers: dict[str, str]) -> Call:
+        method, tail = {"update": ("PATCH", ""), "terminate": ("DELETE", "")}.get(op, ("POST", f"/{op}"))
+        key = self._key()
+        path = f"{self._world.path}/agents/{agent}{tail}"
+        call = self._mutate(Request(op, method, path, agent, key, body | {"reason": key}, headers))
+        if isinstance(call.answer, dict) and call.status == 202:
+            self._command = call.answer["id"]
+        return call
+
+    def _mutate(self, request: Request) -> Call:
+        call = self._caller.insist(request, self._rng)
+        if call.outcome == "unknown":
+            self._world.unknown.append(request)
+        self._learn(call)
+        return call
+
+    def _learn(self, call: Call) -> None:
+        if call.agent and isinstance(call.answer, dict) and isinstance(call.answer.get("version"), int):
+            self._world.versions[call.agent] = call.answer["version"]
+
+    def _spawn(self) -> None:
+        key = self._key()
+        body = {"agent_type_id": self._world.type_id, "name": f"flock-{self._rng.randrange(FLOCKS)}", "reason": key}
+        request = Request("spawn", "POST", f"{self._world.path}/agents", None, key, body, self._wait())
+        call = self._mutate(request)
+        if call.outcome == "ok":
+            self._world.agents.append(call.answer["id" if call.status == 201 else "agent_id"])
+
+    def _move(self) -> None:
+        verb = self._rng.choice(["pause", "resume"])
+        body: dict[str, Any] = {"owner": "budget"} if self._rng.random() < 0.2 else {}
+        if verb == "pause" and self._rng.random() < 0.2:
+            body["mode"] = "immediate"
+        self._order(verb, self._agent(), body, self._wait())
+
+    def _update(self) -> None:
+        agent = self._agent()
+        body = self._rng.choice(
+            [
+                {"status": self._rng.choice(["working", "waiting", "idle"])},
+                {"current_task": f"task {self._count}", "session_id": None},
+                {"short_term_memory": {"seen": self._count}},
+                {"status": "working", "current_task": f"task {self._count}", "name": f"flock-{self._count % FLOCKS}"},
+            ]
+        )
+        known = self._world.versions.get(agent)
+        condition = {"If-Match": f'"{known}"'} if known is not None and self._rng.random() < 0.3 else {}
+        self._order("update", agent, body, self._wait() | condition)
+
+    def _terminate(self) -> None:
+        agent = self._rng.choice(self._world.agents)
+        if agent not in self._world.agents[:HOT]:
+            self._order("terminate", agent, {}, self._wait())
+            self._world.ended.add(agent)
+
+    def _cancel(self) -> None:
+        if self._command is not None:
+            path = f"{self._world.path}/commands/{self._command}/cancel"
+            self._mutate(Request("cancel", "POST", path, None, self._key()))
+
+    def _bulk(self) -> None:
+        key = self._key()
+        items = [
+            {"verb": self._rng.choice(["pause", "resume"]), "agent_id": self._agent(), "reason": f"{key}#{number}"}
+            for number in range(self._rng.randint(5, 25))
+        ]
+        self._mutate(Request("bulk", "POST", f"{self._world.path}/commands", None, key, {"commands": items}))
+
+    def _by_filter(self) -> None:
+        key, status = self._key(), self._rng.choice(["paused", "idle"])
+        where = {"status": [status], "q": f"flock-{self._rng.randrange(FLOCKS)}"}
+        body = {"verb": "resume" if status == "paused" else "pause", "filter": where, "reason": key}
+        self._mutate(Request("by_filter", "POST", f"{self._world.path}/commands/by-filter", None, key, body))
+
+    def _usage(self) -> None:
+        key, agent = self._key(), self._agent()
+        entries = [self._entry(f"{key}.{number}") for number in range(self._rng.randint(1, 6))]
+        again = self._rng.random() < 0.2 and self._reports
+        if again:
+            agent, old = self._rng.choice(self._reports)
+            entries.append(old)
+        self._reports = [*self._reports[-50:], (agent, entries[0])]
+        path = f"{self._world.path}/agents/{agent}/usage"
+        self._mutate(Request("usage", "POST", path, agent, key, {"entries": entries}, self._wait()))
+
+    def _entry(self, report: str) -> dict[str, Any]:
+        return {
+            "report_id": report,
+            "input_tokens": self._rng.randrange(10_000),
+            "output_tokens": self._rng.randrange(1_000),
+            "cost": f"0.{self._rng.randrange(10**6):06}",
+            "tasks_completed": self._rng.randrange(2),
+        }
+
+    def _beat(self) -> None:
+        """Live as an agent's process for a moment: get a lease, beat, give it back."""
+        if self._lease is None:
+            self._take_lease()
+            return
+        agent, epoch, token = self._lease
+        path = f"{self._world.path}/agents/{agent}"
+        if self._rng.random() < 0.1:
+            self._caller.send(Request("release", "DELETE", f"{path}/lease", agent, None, {"epoch": epoch}), token)
+            self._lease = None
+            return
+        says = self._rng.choice([{}, {}, {"status": "working", "current_task": f"{self._count}"}, {"status": "idle"}])
+        beat = Request("beat", "POST", f"{path}/beat", agent, None, {"epoch": epoch} | says)
+        call = self._caller.send(beat, token)
+        if call.outcome == "refused" or (call.outcome == "ok" and call.answer["directive"] != "continue"):
+            self._lease = None
+
+    def _take_lease(self) -> None:
+        agent, key = self._agent(), self._key()
+        path = f"{self._world.path}/agents/{agent}/lease"
+        call = self._caller.send(Request("lease", "POST", path, agent, None, {"holder": key, "ttl": 5}))
+        if call.outcome == "ok":
+            self._lease = (agent, call.answer["epoch"], call.answer["token"])
+
+    def _get(self) -> None:
+        agent = self._agent()
+        self._learn(self._caller.send(Request("get", "GET", f"{self._world.path}/agents/{agent}", agent)))
+
+    def _metrics(self) -> None:
+        self._caller.send(Request("metrics", "GET", f"{self._world.path}/agents/metrics"))
+
+    def _agent_metrics(self) -> None:
+        agent = self._agent()
+        self._caller.send(Request("agent_metrics", "GET", f"{self._world.path}/agents/{agent}/metrics", agent))
+
+    def _stranger_looks(self) -> None:
+        agent = self._agent()
+        self._stranger.send(Request("stranger", "GET", f"{self._world.path}/agents/{agent}", agent))
+
+    def _list(self) -> None:
+        self._caller.walk(Request("list", "GET", f"{self._world.path}/agents?limit=100"))
