@@ -38,7 +38,7 @@ def main() -> None:
 @click.option("--keep", type=click.Path(path_type=Path), help="Leave the history in this folder.")
 def run(seed: int | None, minutes: float, least: int, only: tuple[str, ...], keep: Path | None) -> None:
     """One campaign, and its report."""
-    plan = Plan(time.time_ns() % 10**6 if seed is None else seed, 60 * minutes, only or tuple(ALL))
+    plan = Plan(time.time_ns() % 10**6 if seed is None else seed, 60 * minutes, only or tuple(ALL), least)
     click.echo(f"seed {plan.seed}")
     with TemporaryDirectory(prefix="orch-chaos-") as temporary:
         folder = keep or Path(temporary)
@@ -77,7 +77,7 @@ def _judge(folder: Path, kinds: Collection[str], least: int) -> int:
 def _finds(name: str, bug: Bug) -> bool:
     began = time.monotonic()
     with TemporaryDirectory(prefix="orch-chaos-") as folder:
-        campaign.run(Plan(1, PLANTED_SECONDS, bug.faults, name, patience=15), Path(folder))
+        campaign.run(Plan(1, PLANTED_SECONDS, bug.faults, planted=name, patience=15), Path(folder))
         found = checks.check(history.read(Path(folder)), LIMITED)
     by = sorted({violation.check for violation in found})
     click.echo(f"{name}: {', '.join(by) or 'nothing'} ({time.monotonic() - began:.0f} s)")

@@ -2,6 +2,7 @@
 
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -22,6 +23,9 @@ REPLAYER = CLIENTS
 BETWEEN_SECONDS = (0.3, 1.2)
 """From one fault's end to the next."""
 
+LONGER = 0.5
+"""A campaign in which something has not happened goes on for so much of its time."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -30,6 +34,8 @@ class Plan:
     seed: int
     seconds: float
     kinds: tuple[str, ...] = tuple(ALL)
+    least: int = 0
+    """How often each kind must happen."""
     planted: str | None = None
     patience: float = 60.0
     """Seconds in which all must be done, once all is quiet. What is not, the checks will find."""
@@ -102,27 +108,30 @@ def _under_load(campaign: Campaign, world: World, stranger: str) -> None:
 
 
 def _go_wrong(campaign: Campaign) -> None:
-    """Fault after fault, each kind once before any comes again, but for those that met nobody."""
-    rng = random.Random(campaign.plan.seed)  # noqa: S311  # to be repeatable
-    ends = time.monotonic() + campaign.plan.seconds
-    while time.monotonic() < ends:
-        for kind in rng.sample(campaign.plan.kinds, len(campaign.plan.kinds)):
-            if time.monotonic() > ends:
-                return
-            _happen(campaign, kind, rng)
-            time.sleep(rng.uniform(*BETWEEN_SECONDS))
-        if not campaign.plan.kinds:
-            time.sleep(0.1)
+    """Fault after fault, of the kinds that have happened the least; for longer than planned where some are missing."""
+    plan = campaign.plan
+    rng = random.Random(plan.seed)  # noqa: S311  # to be repeatable
+    ends = time.monotonic() + plan.seconds
+    happened = Counter(dict.fromkeys(plan.kinds, 0))
+    while not plan.kinds and time.monotonic() < ends:
+        time.sleep(0.1)
+    while plan.kinds and time.monotonic() < ends + LONGER * plan.seconds * (min(happened.values()) < plan.least):
+        fewest = min(happened.values())
+        kind = rng.choice([kind for kind in plan.kinds if happened[kind] == fewest])
+        happened[kind] += _happen(campaign, kind, rng)
+        time.sleep(rng.uniform(*BETWEEN_SECONDS))
 
 
-def _happen(campaign: Campaign, kind: str, rng: random.Random) -> None:
+def _happen(campaign: Campaign, kind: str, rng: random.Random) -> bool:
+    """Whether it did: somebody may have to come by."""
     began = time.monotonic_ns()
     try:
         ALL[kind](campaign.stack, rng)
     except Missed:
-        return
+        return False
     wait_until_back(campaign.stack)
     campaign.faults.append(Fault(kind, "", began, time.monotonic_ns()))
+    return True
 
 
 def _is_ready(caller: Caller) -> bool:

@@ -200,6 +200,7 @@ def _never(original: Any) -> bool:
 
 
 _LOST_ANSWERS = ("door's answer lost",)
+_LONG_QUEUES = ("worker frozen", "worker child frozen")
 
 BUGS: dict[str, Bug] = {
     "no sweep": Bug("workers.tasks", _wrapped("ring_for_overdue", _never), "lost"),
@@ -216,15 +217,15 @@ BUGS: dict[str, Bug] = {
     "newest first": Bug(
         "orchestrator.drain", _rewritten("_MAILBOXES", ("ORDER BY c.seq", "ORDER BY c.seq DESC")), "order"
     ),
-    "cancelled but applied": Bug("orchestrator.accept", _wrapped("cancel", _requeue), "replay"),
-    "a version skipped": Bug("orchestrator.decide", _wrapped("_after", _skip_a_version), "order"),
-    "stale reads": Bug("orchestrator.fleet", _wrapped("agent", _remember_a_second), "reads"),
+    "cancelled but applied": Bug("orchestrator.accept", _wrapped("cancel", _requeue), "answers", _LONG_QUEUES),
+    "a version skipped": Bug("orchestrator.decide", _wrapped("_after", _skip_a_version), "versions"),
+    "stale reads": Bug("orchestrator.fleet", _wrapped("agent", _remember_a_second), "falls"),
     "torn reads": Bug("orchestrator.fleet", _wrapped("agent", _tear), "reads"),
     "a page misses agents": Bug("orchestrator.fleet", _wrapped("page_after", _lose_rows), "reads"),
     "strangers are let in": Bug(
         "orchestrator.fleet", _rewritten("ONE_AGENT", (":superuser OR", "true OR :superuser OR")), "tenancy"
     ),
     "limits in memory": Bug("orchestrator.limits", _wrapped("spend", _count_in_this_process), "limits"),
-    "a stop binds late": Bug("orchestrator.accept", _bind_late, "leases"),
+    "a stop binds late": Bug("orchestrator.accept", _bind_late, "epochs"),
     "events get lost": Bug("orchestrator.record", _wrapped("_event_rows", _lose_events), "replay"),
 }

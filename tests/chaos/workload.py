@@ -14,6 +14,7 @@ HOT = 6
 """So many agents get a third of all commands, and are never ended."""
 
 FLOCKS = 5
+BURST = 10
 THINK_SECONDS = 0.02
 
 
@@ -195,12 +196,14 @@ class Client:
         self._caller.send(Request("metrics", "GET", f"{self._world.path}/agents/metrics"))
 
     def _agent_metrics(self) -> None:
+        """Often enough, by several at once, to reach the limit that is on."""
         agent = self._agent()
-        self._caller.send(Request("agent_metrics", "GET", f"{self._world.path}/agents/{agent}/metrics", agent))
+        for _ in range(BURST):
+            self._caller.send(Request("agent_metrics", "GET", f"{self._world.path}/agents/{agent}/metrics", agent))
 
     def _stranger_looks(self) -> None:
         agent = self._agent()
         self._stranger.send(Request("stranger", "GET", f"{self._world.path}/agents/{agent}", agent))
 
     def _list(self) -> None:
-        self._caller.walk(Request("list", "GET", f"{self._world.path}/agents?limit=100"))
+        self._caller.walk(Request("list", "GET", f"{self._world.path}/agents?limit=10"))
