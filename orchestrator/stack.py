@@ -63,7 +63,7 @@ def up(settings: Settings) -> int:
     began = time.monotonic()
     try:
         limits()  # wrong ones end it here, not every web process it would start
-        with _alone(settings.home):
+        with alone(settings.home):
             return _run(settings, began)
     except SettingsError as error:
         print(f"orch up: {error}", file=sys.stderr)
@@ -188,7 +188,7 @@ def _is_ready(url: str) -> bool:
 
 
 @contextmanager
-def _alone(home: Path) -> Iterator[None]:
+def alone(home: Path) -> Iterator[None]:
     """Be the only one who runs a stack in this folder; raises SettingsError where that is impossible."""
     try:
         home.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -10,6 +11,8 @@ from sqlalchemy import Connection, text
 from orchestrator.lease_tables import LOST_AT
 from orchestrator.lifecycle import Status, edges
 from orchestrator.rows import ids
+
+NOW = "coalesce(CAST(:at AS timestamptz), now())"
 
 GRACE = "60 seconds"
 """How long a command may be queued before it counts as lost."""
@@ -36,7 +39,7 @@ class Finding:
 INVARIANTS: dict[str, tuple[str, str]] = {
     "I1": (
         f"every command older than {GRACE} is closed",
-        f"SELECT id FROM commands WHERE state = 'queued' AND created_at < now() - interval '{GRACE}'",
+        f"SELECT id FROM commands WHERE state = 'queued' AND created_at < {NOW} - interval '{GRACE}'",
     ),
     "I2": (
         "an applied command has at most one event, any other none",
@@ -142,7 +145,7 @@ INVARIANTS: dict[str, tuple[str, str]] = {
         "whoever is stopped stands still for a known cause, or is still being waited for",
         f"""SELECT a.id FROM agents a LEFT JOIN leases l ON l.agent_id = a.id
            WHERE (coalesce(a.status, '') IN ('paused', 'terminated')) <> (num_nonnulls(a.stop, a.quiesced_by) = 1)
-               OR (a.stop IS NOT NULL AND coalesce(l.ended_at, {LOST_AT}, '-infinity') < now() - interval '{GRACE}')
+               OR (a.stop IS NOT NULL AND coalesce(l.ended_at, {LOST_AT}, '-infinity') < {NOW} - interval '{GRACE}')
            UNION ALL
            SELECT c.id FROM commands c JOIN agents a ON a.id = c.agent_id
            WHERE c.quiesced_at < c.closed_at OR (c.quiesced_at IS NOT NULL AND c.state <> 'applied')
@@ -170,10 +173,13 @@ _THIS_PROJECT = """
 """
 
 
-def check(db: Connection) -> list[Finding]:
-    """Every invariant with its count, all judged on one snapshot; the transaction must have just begun."""
+def check(db: Connection, at: datetime | None = None) -> list[Finding]:
+    """Every invariant with its count, all judged on one snapshot; the transaction must have just begun.
+
+    As of now, or of the moment `at` which the whole database has stood still since.
+    """
     db.execute(_ONE_SNAPSHOT)
-    return [_count(db, name) for name in INVARIANTS]
+    return [_count(db, name, at=at) for name in INVARIANTS]
 
 
 def check_some(db: Connection, project_id: UUID, agent_ids: Iterable[UUID], *, sums: bool) -> list[Finding]:
@@ -183,7 +189,7 @@ def check_some(db: Connection, project_id: UUID, agent_ids: Iterable[UUID], *, s
     return found + [_count(db, name, _THIS_PROJECT, project=project_id) for name in sorted(OF_A_PROJECT) if sums]
 
 
-def _count(db: Connection, name: str, among: str = "", **values: Any) -> Finding:
+def _count(db: Connection, name: str, among: str = "", at: datetime | None = None, **values: Any) -> Finding:
     sentence, offending = INVARIANTS[name]
     counting = text(f"{among} SELECT count(*) FROM ({offending}) offenders")
-    return Finding(name, sentence, db.execute(counting, values).scalar_one())
+    return Finding(name, sentence, db.execute(counting, values | {"at": at}).scalar_one())

@@ -38,6 +38,7 @@ LONGEST = {
     "test_sdk_running",
     "test_races",
     "test_claims",
+    "test_backup",
 }
 """Files of few tests that take more than ten seconds each."""
 

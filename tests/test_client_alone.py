@@ -62,10 +62,16 @@ def test_agents_are_spawned_run_and_listed(cli: Orch, project: Project) -> None:
 
 @pytest.mark.parametrize(
     ("line", "wanted"),
-    [("up", "orchestrator[server,embedded]"), ("doctor", "orchestrator[server]"), ("demo", "orchestrator[server,em")],
+    [
+        ("up", "orchestrator[server,embedded]"),
+        ("doctor", "orchestrator[server]"),
+        ("demo", "orchestrator[server,em"),
+        ("backup x", "orchestrator[server]"),
+        ("restore x", "orchestrator[server]"),
+    ],
 )
 def test_what_needs_the_server_says_what_to_install(cli: Orch, line: str, wanted: str, tmp_path: Path) -> None:
-    result = cli.run(line, ORCH_URL=None, ORCH_PORT="9", ORCH_HOME=str(tmp_path))
+    result = cli.run(*line.split(), ORCH_URL=None, ORCH_PORT="9", ORCH_HOME=str(tmp_path))
 
     assert result.returncode == 1
     assert f"install {wanted}" in result.stderr

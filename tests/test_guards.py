@@ -28,13 +28,15 @@ ROOMS = {
 """Doors between rooms open one way: web → workers → orchestrator."""
 
 CLI_MAY_IMPORT = {"settings", "revisions", "bootstrap", "embedded", "limits", "stack", "sdk"}
+CLI_MAY_IMPORT |= {"programs", "backup", "restore"}
 """The command line talks to the API like any client; what runs on this machine itself needs these."""
 
 FLOORS = """
     errors settings failpoints states lifecycle holds stops diagram fields rows cursors columns logs link pulse limits
     models books lease_tables db pipeline verify orders keys access errands timers ledger idempotency fences accept
     decide record turns suspects announcements claims drain fleet letters bulk matching directives leases beats
-    explain queries directory upkeep inspection revisions bootstrap runner embedded stack
+    explain queries directory upkeep inspection revisions eras bootstrap programs runner embedded stack archives backup
+    restore
 """.split()  # noqa: SIM905  # a list of quotes would hide the order
 """Inside orchestrator/, a module imports only those named before it."""
 

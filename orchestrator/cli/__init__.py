@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from orchestrator import __version__
-from orchestrator.cli import agents, commands, demo, doctor, people, projects, render, run, stack, verify
+from orchestrator.cli import agents, backup, commands, demo, doctor, people, projects, render, run, stack, verify
 from orchestrator.cli.failures import Exit, Failure
 from orchestrator.cli.session import Session, shared
 
@@ -44,6 +44,8 @@ for added in (
     demo.demo,
     doctor.doctor,
     verify.verify,
+    backup.backup,
+    backup.restore,
     people.key,
     people.user,
     agents.agent,

@@ -3,9 +3,7 @@
 import os
 import shlex
 import shutil
-import signal
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import PurePath
@@ -14,6 +12,7 @@ import click
 
 from orchestrator.cli.failures import Exit, Failure, refusal
 from orchestrator.cli.session import Session, api_key, command, in_project
+from orchestrator.cli.signals import ended_by_signals
 from orchestrator.cli.suspension import Suspension
 from orchestrator.cli.wrapped import Program
 from orchestrator.sdk import (
@@ -74,7 +73,7 @@ def run(
     program = Program(line, grace)
     with (
         _failing(),
-        _ended_by_signals(),
+        ended_by_signals(),
         suppress(Ended),
         Orchestrator(session.url, api_key()) as orch,
         orch.run_agent(name, project=project, type=kind, ttl=ttl) as me,
@@ -102,21 +101,6 @@ def _obey(me: Run, program: Program, suspension: Suspension) -> None:
                 me.checkpoint()
             program.go_on()
     enough()
-
-
-@contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the block as Ctrl-C does."""
-
-    def end(sign: int, _: object) -> None:
-        sys.exit(128 + sign)
-
-    before = {sign: signal.signal(sign, end) for sign in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for sign, handler in before.items():
-            signal.signal(sign, handler)
 
 
 @contextmanager

@@ -221,7 +221,7 @@ BUGS: dict[str, Bug] = {
     "a version skipped": Bug("orchestrator.decide", _wrapped("_after", _skip_a_version), "versions"),
     "stale reads": Bug("orchestrator.fleet", _wrapped("agent", _remember_a_second), "falls"),
     "torn reads": Bug("orchestrator.fleet", _wrapped("agent", _tear), "reads"),
-    "a page misses agents": Bug("orchestrator.fleet", _wrapped("page_after", _lose_rows), "reads"),
+    "a page misses agents": Bug("orchestrator.fleet", _wrapped("page_after", _lose_rows), "lists"),
     "strangers are let in": Bug(
         "orchestrator.fleet", _rewritten("ONE_AGENT", (":superuser OR", "true OR :superuser OR")), "tenancy"
     ),

@@ -1,0 +1,53 @@
+"""Eras: a new one begins where the database goes on from an older state, or on another server.
+
+The feed is read in the order of transaction ids, which each server counts for itself; and after the backup that was
+restored, cursors and epochs of leases were given out that it does not know of. So both go on from far beyond.
+"""
+
+from sqlalchemy import Connection, text
+
+JUMP = 2**32
+"""More than any server can have counted between a backup and its loss."""
+
+# Nobody may be about to write an event under the old positions.
+_ALONE = text("LOCK TABLE events IN SHARE ROW EXCLUSIVE MODE")
+_LAST = """
+    SELECT max(newest.xid) FROM projects p CROSS JOIN LATERAL (
+        SELECT xid FROM events WHERE project_id = p.id ORDER BY xid DESC, agent_id DESC, version DESC LIMIT 1
+    ) newest
+"""
+_IS_BEHIND = text(f"SELECT coalesce(({_LAST}) >= feed_position(pg_snapshot_xmax(pg_current_snapshot())), false)")
+_REACHED = text(f"SELECT greatest(feed_position(pg_current_xact_id()), ({_LAST}))::text")
+# A row for whoever was never leased as well: its first lease may have been granted since.
+_SEATS = text("""
+    INSERT INTO leases (agent_id, project_id, ended_at, ended_by)
+    SELECT id, project_id, now(), 'fence' FROM agents WHERE status IS DISTINCT FROM 'terminated'
+    ON CONFLICT DO NOTHING
+""")
+_EPOCHS = text("UPDATE leases SET epoch = epoch + :jump")
+_TOKENS = text("UPDATE lease_tokens SET epoch = epoch + :jump WHERE ended_at IS NULL")
+
+
+def is_behind(db: Connection) -> bool:
+    """Whether there are events whose place in the feed this server has not reached yet: it would show neither them nor,
+    to whoever has read them, any new ones."""
+    return bool(db.execute(_IS_BEHIND).scalar_one())
+
+
+def begin(db: Connection) -> None:
+    """Begin a new era. New events come after all that anybody can have read, and whoever held a lease is fenced: it is
+    lost in its time, for its beats count no more."""
+    db.execute(_ALONE)
+    beyond = int(db.execute(_REACHED).scalar_one()) + JUMP
+    db.execute(text(_position(beyond)))
+    db.execute(_SEATS)
+    for statement in (_EPOCHS, _TOKENS):
+        db.execute(statement, {"jump": JUMP})
+
+
+def _position(beyond: int) -> str:
+    """A constant in a function, not a row: each new event asks for it, and so it costs nothing to look up."""
+    return f"""
+        CREATE OR REPLACE FUNCTION feed_position(xid8) RETURNS xid8 LANGUAGE sql IMMUTABLE PARALLEL SAFE
+        RETURN CAST(CAST(CAST(CAST($1 AS text) AS numeric) + {beyond} AS text) AS xid8)
+    """
