@@ -23,6 +23,12 @@ REPLAYER = CLIENTS
 BETWEEN_SECONDS = (0.3, 1.2)
 """From one fault's end to the next."""
 
+CALM_SECONDS = 12.0
+"""For which the clients go on after the last fault: who waits for a command in vain then, may accuse."""
+
+LEASE_ENDS_SECONDS = 8.0
+"""After its last beat a lease of five seconds is lost, and that is noticed: nothing moves any more."""
+
 LONGER = 0.5
 """A campaign in which something has not happened goes on for so much of its time."""
 
@@ -69,6 +75,7 @@ def run(plan: Plan, folder: Path) -> None:
         _until(lambda: _is_ready(replayer), plan.patience)
         _ask_again(replayer, world.unknown)
         _last_words(replayer, running, world)
+        time.sleep(LEASE_ENDS_SECONDS)
         _until(lambda: _is_done(replayer, world), plan.patience)
         time.sleep(3)  # usage that waits is counted within two sweeps
         history.write(folder, campaign.faults, _final(replayer, world))
@@ -100,6 +107,7 @@ def _under_load(campaign: Campaign, world: World, stranger: str) -> None:
         working = [pool.submit(client.work) for client in clients]
         try:
             _go_wrong(campaign)
+            time.sleep(CALM_SECONDS)
         finally:
             for client in clients:
                 client.stopping = True

@@ -12,7 +12,7 @@ from tests.chaos.simulation import Setting, Simulation
 
 
 @cache
-def right(seed: int = 1, seconds: float = 6, **more: Any) -> History:
+def right(seed: int = 1, seconds: float = 5, **more: Any) -> History:
     """A history in which every promise was kept."""
     return Simulation(Setting(seed, seconds, **more)).run()
 

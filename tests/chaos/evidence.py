@@ -42,10 +42,11 @@ class Request:
     def add(self, call: Call) -> None:
         """One more call, sent later than the others."""
         self.calls.append(call)
-        if call.outcome == "ok" or "command_id" in said(call):
+        outcome = call.outcome
+        if outcome == "ok" or "command_id" in said(call):
             self.refused = False
             self.replied = min(self.replied, call.t1 or NEVER)
-        elif call.outcome == "unknown":
+        elif outcome == "unknown":
             self.refused = False
 
     @property
@@ -139,9 +140,10 @@ def _requests(calls: Iterable[Call]) -> dict[str, Request]:
     found: dict[str, Request] = {}
     for call in calls:
         if call.key is not None:
-            if call.key not in found:
-                found[call.key] = Request(call.key, call.op)
-            found[call.key].add(call)
+            request = found.get(call.key)
+            if request is None:
+                request = found[call.key] = Request(call.key, call.op)
+            request.add(call)
     return found
 
 

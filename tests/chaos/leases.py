@@ -52,13 +52,17 @@ def offices(evidence: Evidence) -> Iterable[Office]:
     return found.values()
 
 
-def epochs(evidence: Evidence) -> Iterator[Violation]:
-    """Epochs that did not rise; a beat that was heard although its epoch was known to be over; or a lease that was
-    granted while another holder's was alive."""
+def leases(evidence: Evidence) -> Iterator[Violation]:
+    """Epochs that did not rise; a beat that was heard although its epoch was known to be over; a lease that was granted
+    while another holder's was alive; and a process that was told to go on although its agent was stopped."""
     for office in offices(evidence):
         yield from _not_rising(office)
         yield from _heard_too_late(office)
         yield from _two_holders(office)
+        lives = evidence.lives.get(office.agent)
+        if lives is not None:
+            yield from _told_to_go_on(office, lives)
+            yield from _admitted(office, lives, evidence)
 
 
 def _not_rising(office: Office) -> Iterator[Violation]:
@@ -72,10 +76,10 @@ def _not_rising(office: Office) -> Iterator[Violation]:
             at += 1
         if highest is not None and _epoch(grant) <= _epoch(highest):
             sentence = f"epoch {_epoch(grant)} was granted after epoch {_epoch(highest)}"
-            yield Violation("epochs", sentence, office.agent, (highest, grant))
+            yield Violation("leases", sentence, office.agent, (highest, grant))
     for epoch, grants in by_epoch.items():
         if len(grants) > 1:
-            yield Violation("epochs", f"epoch {epoch} was granted twice", office.agent, tuple(grants))
+            yield Violation("leases", f"epoch {epoch} was granted twice", office.agent, tuple(grants))
 
 
 def _heard_too_late(office: Office) -> Iterator[Violation]:
@@ -91,7 +95,7 @@ def _heard_too_late(office: Office) -> Iterator[Violation]:
             at += 1
         if _epoch(beat) <= last.epoch:
             sentence = f"a beat of epoch {_epoch(beat)} was heard, and {last.epoch} was over"
-            yield Violation("epochs", sentence, office.agent, (*last.calls, beat))
+            yield Violation("leases", sentence, office.agent, (*last.calls, beat))
 
 
 def _fences(office: Office) -> Iterator[Ending]:
@@ -122,34 +126,26 @@ def _two_holders(office: Office) -> Iterator[Violation]:
         lost = heard + int(_body(old, "ttl") or 30) * SECOND * 4 // 3
         if _end(new) < min(lost, given_back.get(epoch, lost)):
             sentence = f"{_body(new, 'holder')} was granted a lease, and that of {_body(old, 'holder')} was alive"
-            yield Violation("epochs", sentence, office.agent, (old, new))
+            yield Violation("leases", sentence, office.agent, (old, new))
 
 
-def directives(evidence: Evidence) -> Iterator[Violation]:
-    """A process that was told to go on although its agent was stopped, or a stop of it had been accepted.
-
-    A directive is read at one version. A stop that was accepted before, and closed at a higher version, was queued
-    then; so it closes admission whatever is queued beside it, even where it is refused later.
-    """
-    for office in offices(evidence):
-        lives = evidence.lives.get(office.agent)
-        if lives is None:
-            continue
-        closed = [sent for sent in office.stops if sent.command["version"] is not None and sent.replied < NEVER]
-        stops, at, latest = sorted(closed, key=lambda sent: sent.replied), 0, None
-        for beat in office.beats:
-            while at < len(stops) and stops[at].replied < beat.t0:
-                if latest is None or stops[at].command["version"] > latest.command["version"]:
-                    latest = stops[at]
-                at += 1
-            told, version = beat.answer["directive"], beat.answer["version"]
-            status = lives[version].status if 0 < version < len(lives) else f"never at version {version}"
-            if told not in ALLOWED.get(status or "", ()):
-                yield Violation("directives", f"told to {told} while it was {status}", office.agent, (beat,))
-            elif told == "continue" and latest is not None and version < latest.command["version"]:
-                sentence = f"told to continue at version {version}, after a stop was accepted"
-                yield Violation("directives", sentence, office.agent, (*latest.calls, beat))
-        yield from _admitted(office, lives, evidence)
+def _told_to_go_on(office: Office, lives: list[Life]) -> Iterator[Violation]:
+    """A directive is read at one version. A stop that was accepted before, and closed at a higher version, was queued
+    then; so it closes admission whatever is queued beside it, even where it is refused later."""
+    closed = [sent for sent in office.stops if sent.command["version"] is not None and sent.replied < NEVER]
+    stops, at, latest = sorted(closed, key=lambda sent: sent.replied), 0, None
+    for beat in office.beats:
+        while at < len(stops) and stops[at].replied < beat.t0:
+            if latest is None or stops[at].command["version"] > latest.command["version"]:
+                latest = stops[at]
+            at += 1
+        told, version = beat.answer["directive"], beat.answer["version"]
+        status = lives[version].status if 0 < version < len(lives) else f"never at version {version}"
+        if told not in ALLOWED.get(status or "", ()):
+            yield Violation("leases", f"told to {told} while it was {status}", office.agent, (beat,))
+        elif told == "continue" and latest is not None and version < latest.command["version"]:
+            sentence = f"told to continue at version {version}, after a stop was accepted"
+            yield Violation("leases", sentence, office.agent, (*latest.calls, beat))
 
 
 def _admitted(office: Office, lives: list[Life], evidence: Evidence) -> Iterator[Violation]:
@@ -165,7 +161,7 @@ def _admitted(office: Office, lives: list[Life], evidence: Evidence) -> Iterator
             at += 1
         if latest is not None and free[latest.command["version"]] > _end(grant):
             sentence = "a lease was granted after a stop was accepted, and before anything could lift it"
-            yield Violation("directives", sentence, office.agent, (*latest.calls, grant))
+            yield Violation("leases", sentence, office.agent, (*latest.calls, grant))
 
 
 def _sent_to_free(office: Office, lives: list[Life], evidence: Evidence) -> list[int]:

@@ -226,6 +226,6 @@ BUGS: dict[str, Bug] = {
         "orchestrator.fleet", _rewritten("ONE_AGENT", (":superuser OR", "true OR :superuser OR")), "tenancy"
     ),
     "limits in memory": Bug("orchestrator.limits", _wrapped("spend", _count_in_this_process), "limits"),
-    "a stop binds late": Bug("orchestrator.accept", _bind_late, "epochs"),
+    "a stop binds late": Bug("orchestrator.accept", _bind_late, "leases"),
     "events get lost": Bug("orchestrator.record", _wrapped("_event_rows", _lose_events), "replay"),
 }
