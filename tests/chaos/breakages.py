@@ -148,6 +148,23 @@ def find_itself_wrong(draft: Draft) -> None:
     draft.final.violated.append("I1")
 
 
+def let_key_be_used_again(draft: Draft) -> None:
+    call = next(draft.answered("update", 202))
+    draft.calls.append(replace(call, op="reuse", key=None))
+
+
+def bring_twice(draft: Draft) -> None:
+    draft.final.feed.append(draft.final.feed[-1])
+
+
+def bring_never(draft: Draft) -> None:
+    draft.final.feed.pop(len(draft.final.feed) // 2)
+
+
+def bring_late(draft: Draft) -> None:
+    draft.final.feed.reverse()
+
+
 BREAKAGES: dict[Break, str] = {
     lose: "lost",
     leave_queued: "lost",
@@ -178,5 +195,9 @@ BREAKAGES: dict[Break, str] = {
     pause_without_hold: "holds",
     rename_in_the_end: "final",
     find_itself_wrong: "verdict",
+    let_key_be_used_again: "reuse",
+    bring_twice: "feed",
+    bring_never: "feed",
+    bring_late: "feed",
 }
 """Each with the check that must find it."""

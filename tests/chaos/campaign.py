@@ -12,6 +12,7 @@ from typing import Any
 from tests.chaos import history
 from tests.chaos.client import Caller, Request
 from tests.chaos.faults import ALL, Missed
+from tests.chaos.follower import Follower
 from tests.chaos.history import Fault, Final, Recorder
 from tests.chaos.stack import Stack, stack, wait_until_back
 from tests.chaos.workload import API, HOT, Client, World
@@ -70,15 +71,17 @@ def run(plan: Plan, folder: Path) -> None:
     with stack(folder / "stack", plan.planted) as running:
         campaign = Campaign(plan, folder, running)
         world, stranger = _make_world(campaign)
-        _under_load(campaign, world, stranger)
         replayer = campaign.caller(REPLAYER)
+        follower = Follower(campaign.caller(CLIENTS + 2), world)
+        _under_load(campaign, world, stranger, follower)
         _until(lambda: _is_ready(replayer), plan.patience)
         _ask_again(replayer, world.unknown)
         _last_words(replayer, running, world)
         time.sleep(LEASE_ENDS_SECONDS)
         _until(lambda: _is_done(replayer, world), plan.patience)
         time.sleep(3)  # usage that waits is counted within two sweeps
-        history.write(folder, campaign.faults, _final(replayer, world))
+        follower.catch_up()
+        history.write(folder, campaign.faults, _final(replayer, world, follower))
         for recorder in campaign.recorders:
             recorder.close()
 
@@ -98,19 +101,19 @@ def _make_world(campaign: Campaign) -> tuple[World, str]:
     return World(project["id"], kind["id"]), made("keys", name="stranger", user_id=stranger["id"])["key"]
 
 
-def _under_load(campaign: Campaign, world: World, stranger: str) -> None:
+def _under_load(campaign: Campaign, world: World, stranger: str, follower: Follower) -> None:
     clients = [
         Client(number, campaign.caller(number), campaign.caller(100 + number, stranger), world, campaign.plan.seed)
         for number in range(CLIENTS)
     ]
-    with ThreadPoolExecutor(CLIENTS) as pool:
-        working = [pool.submit(client.work) for client in clients]
+    with ThreadPoolExecutor(CLIENTS + 1) as pool:
+        working = [pool.submit(one.work) for one in (*clients, follower)]
         try:
             _go_wrong(campaign)
             time.sleep(CALM_SECONDS)
         finally:
-            for client in clients:
-                client.stopping = True
+            for one in (*clients, follower):
+                one.stopping = True
         for work in working:
             work.result()
 
@@ -176,7 +179,7 @@ def _until(fact: Callable[[], bool], seconds: float) -> None:
         time.sleep(0.1)
 
 
-def _final(caller: Caller, world: World) -> Final:
+def _final(caller: Caller, world: World, follower: Follower) -> Final:
     agents = list(caller.pages(f"{world.path}/agents?limit=100"))
     commands = list(caller.pages(f"{world.path}/commands?limit=100"))
     return Final(
@@ -185,6 +188,7 @@ def _final(caller: Caller, world: World) -> Final:
         events={agent["id"]: _events(caller, world, agent["id"]) for agent in agents},
         metrics=_answer(caller, f"{world.path}/agents/metrics"),
         violated=[found["name"] for found in _answer(caller, f"{API}/verify")["invariants"] if found["violations"]],
+        feed=[*follower.seen],
     )
 
 

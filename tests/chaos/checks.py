@@ -25,6 +25,15 @@ def tenancy(evidence: Evidence) -> Iterator[Violation]:
             yield Violation("tenancy", f"a stranger was answered {call.status}", call.agent, (call,))
 
 
+def reuse(evidence: Evidence) -> Iterator[Violation]:
+    """Another request with a key that was used, and was not refused."""
+    for call in evidence.history.calls:
+        if call.op == "reuse" and call.outcome == "ok":
+            yield Violation(
+                "reuse", f"a key was used for another request, and answered {call.status}", call.agent, (call,)
+            )
+
+
 def verdict(evidence: Evidence) -> Iterator[Violation]:
     """What the API says of itself."""
     for name in evidence.history.final.violated:
@@ -49,10 +58,12 @@ CHECKS: tuple[Check, ...] = (
     reads.falls,
     books.books,
     whole.lists,
+    whole.feed,
     whole.metrics,
     leases.leases,
     recovery.slow,
     tenancy,
+    reuse,
     verdict,
 )
 

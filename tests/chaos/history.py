@@ -5,7 +5,7 @@ In a folder: `client-N.jsonl` with a line when a request begins and one when it 
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +18,7 @@ class Call:
     """One request; a retry is another one, with the same `key`.
 
     `op` is what was asked: spawn, pause, resume, update, terminate, cancel, bulk, by_filter, usage, lease, beat,
-    release, get, list, metrics, stranger. `agent` is whom it was about. `sent` has the `body`, and `if_match`, `wait`
+    release, get, list, metrics, agent_metrics, stranger, and reuse (of another request's key). `agent` is whom it was about. `sent` has the `body`, and `if_match`, `wait`
     (seconds) and `command` (the one to cancel) where there were any. `answer` is the body of the answer; without one
     `status` and `t1` are None: whether it was done is unknown.
     """
@@ -54,13 +54,15 @@ class Fault:
 @dataclass(frozen=True, slots=True)
 class Final:
     """All that the API shows when nothing is on its way any more: agents, commands and events (by agent, oldest first)
-    as it shows them, the project's metrics, and the invariants that `GET /verify` found violated."""
+    as it shows them, the project's metrics, the invariants that `GET /verify` found violated; and agent and version of
+    each event as the project's feed brought them to somebody who followed it all the time."""
 
     agents: list[dict[str, Any]] = field(default_factory=list)
     commands: list[dict[str, Any]] = field(default_factory=list)
     events: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     violated: list[str] = field(default_factory=list)
+    feed: list[Sequence[Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,6 +105,18 @@ def _forget_command(original: Any, db: Any, *given: Any, **named: Any) -> Any:
     return accepted
 
 
+def _ignore_fingerprint(original: Any, db: Any, caller: Any, once: Any) -> Any:
+    from sqlalchemy import text  # noqa: PLC0415
+
+    from orchestrator.errors import KeyReused  # noqa: PLC0415
+
+    try:
+        return original(db, caller, once)
+    except KeyReused:
+        found = text("SELECT * FROM requests WHERE user_id = :user AND key = :key")
+        return db.execute(found, {"user": caller.user_id, "key": once.key}).one()
+
+
 def _ignore_keys(name: str) -> Callable[[Any], None]:
     def change(module: Any) -> None:
         statements = getattr(module, name)
@@ -222,6 +234,12 @@ BUGS: dict[str, Bug] = {
     "stale reads": Bug("orchestrator.fleet", _wrapped("agent", _remember_a_second), "falls"),
     "torn reads": Bug("orchestrator.fleet", _wrapped("agent", _tear), "reads"),
     "a page misses agents": Bug("orchestrator.fleet", _wrapped("page_after", _lose_rows), "lists"),
+    "fingerprint ignored": Bug("orchestrator.idempotency", _wrapped("earlier", _ignore_fingerprint), "reuse"),
+    "the feed does not wait": Bug(
+        "orchestrator.queries",
+        _rewritten("_FEED", ("AND xid < feed_position(pg_snapshot_xmin(pg_current_snapshot()))", "")),
+        "feed",
+    ),
     "strangers are let in": Bug(
         "orchestrator.fleet", _rewritten("ONE_AGENT", (":superuser OR", "true OR :superuser OR")), "tenancy"
     ),

@@ -48,6 +48,20 @@ def births(evidence: Evidence) -> list[Birth]:
     return sorted(birth for birth in first if birth[0] < NEVER)
 
 
+def feed(evidence: Evidence) -> Iterator[Violation]:
+    """An event that the feed brought twice, against its agent's order, or never; or one that there is not."""
+    final, reached = evidence.history.final, dict[str, int]()
+    for agent, version in final.feed:
+        before = reached.get(agent, 0)
+        if version != before + 1:
+            yield Violation("feed", f"the feed brought version {version} after version {before}", agent)
+        reached[agent] = version
+    for agent in reached.keys() | final.events.keys():
+        there, brought = len(final.events.get(agent, ())), reached.get(agent, 0)
+        if there != brought:
+            yield Violation("feed", f"the feed brought {brought} versions, and there are {there}", agent)
+
+
 def metrics(evidence: Evidence) -> Iterator[Violation]:
     """Metrics that do not add up; that count fewer agents than were known to be born, or more than were spawned; or in
     which something fell that only grows. In the end: other ones than the agents give."""

@@ -43,6 +43,7 @@ class Client:
         self._rng = random.Random(f"{seed}-{number}")  # noqa: S311  # to be repeatable
         self._count = 0
         self._command: str | None = None
+        self._used: str | None = None
         self._lease: tuple[str, int, str] | None = None
         self._reports: list[tuple[str, dict[str, Any]]] = []
         self.stopping = False
@@ -52,7 +53,7 @@ class Client:
         ops: dict[Callable[[], None], int] = {
             self._move: 26, self._update: 22, self._usage: 12, self._get: 12, self._beat: 8, self._spawn: 5,
             self._cancel: 3, self._terminate: 2, self._bulk: 3, self._by_filter: 2, self._list: 1, self._metrics: 3,
-            self._agent_metrics: 2, self._stranger_looks: 1,
+            self._agent_metrics: 2, self._stranger_looks: 1, self._use_a_key_again: 1,
         }  # fmt: skip
         while not self.stopping:
             enough = len(self._world.agents) >= HOT
@@ -83,6 +84,8 @@ class Client:
         call = self._caller.insist(request, self._rng)
         if call.outcome == "unknown":
             self._world.unknown.append(request)
+        elif call.outcome == "ok":
+            self._used = request.key
         self._learn(call)
         return call
 
@@ -204,6 +207,13 @@ class Client:
     def _stranger_looks(self) -> None:
         agent = self._agent()
         self._stranger.send(Request("stranger", "GET", f"{self._world.path}/agents/{agent}", agent))
+
+    def _use_a_key_again(self) -> None:
+        """For another request than the one it was for: recorded without the key, as it must be refused."""
+        if self._used is not None:
+            agent = self._agent()
+            body, key = {"name": "never", "reason": "reused"}, {"Idempotency-Key": self._used}
+            self._caller.send(Request("reuse", "PATCH", f"{self._world.path}/agents/{agent}", agent, None, body, key))
 
     def _list(self) -> None:
         self._caller.walk(Request("list", "GET", f"{self._world.path}/agents?limit=10"))
