@@ -1,5 +1,6 @@
 """Whatever a process is at when it dies or fails: nothing is lost, and nothing is done twice."""
 
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -87,20 +88,20 @@ def test_a_lease_of_which_nobody_heard_is_replaced_by_the_next(
     assert violations() == {}
 
 
-def test_a_worker_that_dies_as_it_sweeps_is_made_up_for_by_another(
+def test_a_sweep_that_fails_is_made_up_for_by_the_next(
     project: Project, failpoints: Failpoints, tmp_path: Path
 ) -> None:
     agent = project.born()
+    failpoints.arm(Point.SWEPT, do="raise", once=True)
 
-    with (
-        Worker.start(tmp_path / "one.log", 1, **failpoints.environment),
-        Worker.start(tmp_path / "other.log", 1, **failpoints.environment),
-    ):
-        command = project.send(agent, "pause")["id"]
-        eventually(lambda: applied(command), 30)
-        failpoints.arm(Point.SWEPT, do="kill", once=True)
-        multiply(agent, 1)  # of which no bell tells
-        eventually(lambda: not failpoints.armed(Point.SWEPT), 20)
+    def swept() -> bool:
+        multiply(agent, 1)  # of which no bell tells; but a drain that is under way may take it
+        with suppress(AssertionError):
+            eventually(lambda: not failpoints.armed(Point.SWEPT), 3)
+        return not failpoints.armed(Point.SWEPT)
+
+    with Worker.start(tmp_path / "worker.log", 1, **failpoints.environment):
+        eventually(swept, 30)
         eventually(lambda: not sql("SELECT 1 FROM commands WHERE state = 'queued'"), HEALED_SECONDS)
 
     assert violations() == {}
