@@ -68,7 +68,8 @@ def _failing(stack: Stack, rng: random.Random, point: Point, do: Do) -> None:
         stack.failpoints.disarm(point)
     if do == "freeze":
         time.sleep(rng.uniform(*FREEZE_SECONDS))
-        _signal([*stack.children("worker"), *stack.children("web")], signal.SIGCONT)
+        for name in ("worker", "web"):
+            _signal([*_some(stack, rng, name, "main"), *stack.children(name)], signal.SIGCONT)
 
 
 def _redis_wiped(stack: Stack, rng: random.Random) -> None:
