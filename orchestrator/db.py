@@ -126,16 +126,29 @@ def unavailable(error: BaseException | None) -> Unavailable | None:
     return None
 
 
-_AS_IT_STANDS = ("0A", "26", "42", "58")
+_AS_IT_STANDS = ("0A", "26", "42")
 """Classes of SQLSTATE: a plan that no longer fits, a statement that is not prepared, a name, a type or a right that is
-missing, a disk that fails."""
+missing."""
+
+_DISK = "58"
+"""Class of SQLSTATE: what could not be read or written."""
 
 
 def refused(error: BaseException) -> bool:
     """Whether the database refused a statement as it stands, whatever it was given, as it does for a process of another
-    revision: no command is to blame."""
+    revision: it refuses every other batch as well."""
+    return _class(error) in _AS_IT_STANDS
+
+
+def blameless(error: BaseException) -> bool:
+    """Whether the command that was tried has nothing to do with it: the same, or a disk that fails, where one row's
+    block may be all that cannot be read."""
+    return refused(error) or _class(error) == _DISK
+
+
+def _class(error: BaseException) -> str:
     state: str | None = getattr(getattr(error, "orig", error), "sqlstate", None)
-    return (state or "")[:2] in _AS_IT_STANDS
+    return (state or "")[:2]
 
 
 def _read_json(connection: "psycopg.Connection[Any]", _: Any) -> None:

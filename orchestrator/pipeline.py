@@ -13,7 +13,7 @@ from psycopg.rows import namedtuple_row
 from sqlalchemy import Connection, TextClause
 from sqlalchemy.dialects.postgresql import psycopg as dialect
 
-from orchestrator.db import unavailable
+from orchestrator.db import refused, unavailable
 
 _DIALECT = dialect.dialect()  # type: ignore[no-untyped-call]
 
@@ -40,8 +40,12 @@ def _run(db: Connection, calls: Sequence[Call], manner: AbstractContextManager[A
         with manner:
             return [raw.cursor(row_factory=namedtuple_row).execute(_sql(sql), values) for sql, values in calls]
     except psycopg.Error as error:
-        if error.sqlstate is None or raw.closed:  # lost, or interrupted with answers still on their way: of no use
+        lost = raw.closed
+        # Or interrupted with answers still on their way, or with statements prepared that are none any more: of no use.
+        if lost or error.sqlstate is None or refused(error):
             db.invalidate()
+        if lost:  # others were cut with it, as like as not: each would fail once more
+            db.engine.dispose()
         problem = unavailable(error)
         if problem is not None:
             raise problem from error

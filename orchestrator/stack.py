@@ -151,9 +151,13 @@ def _listen(settings: Settings, servers: Servers, keeper: Keeper) -> None:
     """Start the worker again once it is deaf. Its tasks are in PostgreSQL: nothing is lost by it."""
     pause = settings.deaf_after / LOOKS
     watch = Watch(_pulse(settings), servers.redis_url, looks=LOOKS, more_at_first=round(START_SECONDS / pause))
+    note, known = settings.home / "run" / "worker.json", ""
     while not keeper.stopping:
         time.sleep(pause)
         with suppress(OSError):  # of a closed terminal, or of the notes: there will be another look
+            if (worker := note.read_text()) != known:  # another one than before, which may have ended by itself
+                known = worker
+                watch.begin_anew()
             if queues := watch.deaf():
                 keeper.start_again("worker")
                 watch.begin_anew()

@@ -34,7 +34,8 @@ TRUSTED = "NOT EXISTS (SELECT FROM suspects s WHERE s.agent_id = a.id)"
 """SQL for a claim: that nothing speaks against the agent `a`."""
 
 REST_SECONDS = 1.0
-"""For so long a suspect is left alone that could not be drained: somebody else has it, or the database is busy."""
+"""For so long a suspect is left alone that was taken, and could not be drained to its end: somebody else has it, the
+database is busy, or whoever had taken it died."""
 
 # In the order of ids: two who name the same agents in different orders would deadlock.
 _NAME = text("""
@@ -48,11 +49,16 @@ _NAME = text("""
     ) mail
     ON CONFLICT (agent_id) DO UPDATE SET last_seq = greatest(suspects.last_seq, excluded.last_seq)
 """)
-_TAKE = text("""
-    SELECT agent_id, last_seq FROM suspects
-    WHERE due_at <= clock_timestamp() ORDER BY due_at, agent_id LIMIT 1 FOR UPDATE SKIP LOCKED
+_TAKE = text(f"""
+    UPDATE suspects SET due_at = clock_timestamp() + interval '{REST_SECONDS} s'
+    WHERE agent_id = (
+        SELECT agent_id FROM suspects
+        WHERE due_at <= clock_timestamp() ORDER BY due_at, agent_id LIMIT 1 FOR UPDATE SKIP LOCKED
+    )
+    RETURNING agent_id, last_seq
 """)
-_PUT_OFF = text("UPDATE suspects SET due_at = clock_timestamp() + :seconds * interval '1 s' WHERE agent_id = :agent")
+_WATCH = text("SELECT 1 FROM suspects WHERE agent_id = :agent FOR UPDATE SKIP LOCKED")
+_WAIT_NO_LONGER = text("UPDATE suspects SET due_at = clock_timestamp() WHERE agent_id = :agent")
 _CLEAR = text("DELETE FROM suspects WHERE agent_id = :agent")
 
 
@@ -62,14 +68,19 @@ def name(db: Connection, agent_ids: Iterable[UUID], most: int) -> None:
 
 
 def take(db: Connection) -> Suspect | None:
-    """The one that has waited the longest; nobody else takes it before this transaction ends."""
+    """The one that has waited the longest; nobody takes it again before it has rested, whatever becomes of us."""
     row = db.execute(_TAKE).one_or_none()
     return None if row is None else Suspect(row.agent_id, row.last_seq)
 
 
-def put_off(db: Connection, agent_id: UUID, seconds: float = 0.0) -> None:
-    """Let the others come first, and leave it alone for so long."""
-    db.execute(_PUT_OFF, {"agent": agent_id, "seconds": seconds})
+def watch(db: Connection, agent_id: UUID) -> bool:
+    """Keep it for ourselves until this transaction ends; False where somebody else has it, or it is none any more."""
+    return db.execute(_WATCH, {"agent": agent_id}).one_or_none() is not None
+
+
+def wait_no_longer(db: Connection, agent_id: UUID) -> None:
+    """Let it be taken again, after all others that wait."""
+    db.execute(_WAIT_NO_LONGER, {"agent": agent_id})
 
 
 def clear(db: Connection, agent_id: UUID) -> None:

@@ -25,6 +25,7 @@ from tests.redis_server import OwnRedis
 from tests.stage import Project, Worker, eventually, held, is_problem, multiply, run, settle, sql, violations
 from workers import careful, shift
 from workers.careful import Careful, _give_back
+from workers.lookout import lookout
 from workers.report import Report
 from workers.shift import BUDGET_SECONDS, Shift
 
@@ -527,15 +528,64 @@ def test_a_batch_that_died_waits_where_another_process_tries_one_of_its_agents(q
     suspect(tried)
     announcements.announce(announcements.number(), [UUID(tried)])
     command = quiet.send(other, "pause")["id"]
+    began = time.monotonic()
 
     with begin(Guard.WATCH) as db:
-        assert suspects.take(db)
-        Shift(Drainer(0)).work()
+        assert suspects.watch(db, UUID(tried))
+        for _ in range(3):
+            Shift(Drainer(0)).work()
         assert state(command) == "applied"
         assert len(sql("SELECT 1 FROM announcements")) == 1
+    assert time.monotonic() - began < 2.5, "others do not wait for it"
+    eventually(lambda: Shift(Drainer(0)).work() or (suspected(), sql("SELECT 1 FROM announcements")) == ([], []), 20)
+
+
+def test_a_suspect_that_kills_whoever_takes_it_lets_others_come_first(quiet: Project) -> None:
+    deadly, other = quiet.born(), quiet.born()
+    suspect(deadly)
+    suspect(other)
+
+    with begin(Guard.DRAIN) as db:  # and whoever took it is no more
+        first = suspects.take(db)
+    with begin(Guard.DRAIN) as db:
+        second = suspects.take(db)
+    with begin(Guard.DRAIN) as db:
+        third = suspects.take(db)
+
+    assert {str(taken.agent_id) for taken in (first, second) if taken} == {deadly, other}
+    assert third is None, "both rest"
+
+
+def test_who_lost_the_watch_over_a_suspect_has_put_it_off(quiet: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    odd, other = quiet.born(), quiet.born()
+    good = quiet.send(other, "pause")["id"]
+    suspect(odd)
+    suspect(other)
+    clear = suspects.clear
+
+    def lose(db: Any, agent_id: UUID) -> None:
+        if agent_id == UUID(odd):
+            sql("""SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+                WHERE datname = current_database() AND application_name = 'orch-watch'""")
+        clear(db, agent_id)
+
+    monkeypatch.setattr(suspects, "clear", lose)
     Shift(Drainer(0)).work()
 
-    assert (suspected(), sql("SELECT 1 FROM announcements")) == ([], [])
+    assert (state(good), suspected()) == ("applied", [odd])
+
+
+def test_a_worker_of_another_revision_drains_no_suspects(quiet: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = quiet.born()
+    bad = poison(agent)
+    suspect(agent)
+    monkeypatch.setattr(careful.revisions, "head", lambda: "9999")
+
+    for _ in range(7):
+        Shift(Drainer(0)).work()
+        sql("UPDATE suspects SET due_at = now()")
+
+    assert (state(bad), attempts(bad), suspected()) == ("queued", 0, [agent])
 
 
 def test_who_watches_over_a_suspect_and_stands_still_loses_it() -> None:
@@ -557,11 +607,13 @@ def test_after_all_connections_were_cut_one_drain_fails_and_says_nothing_of_it(
         WHERE datname = current_database() AND application_name IN ('orch-drain', 'orch-watch')""")
 
     failed = 0
+    lookout()._due = time.monotonic() + 60  # so that the first to fail is a batch, and the next a look
     while queued():
         try:
             Shift(Drainer(0)).work()
         except Unavailable:
             failed += 1
+            lookout()._due = 0.0
 
     assert failed <= 1
     assert "Exception during reset" not in caplog.text

@@ -4,14 +4,13 @@ import time
 from uuid import UUID
 
 from billiard.exceptions import SoftTimeLimitExceeded
-from sqlalchemy import Connection
 
-from orchestrator import claims, logs, suspects
+from orchestrator import claims, logs, revisions, suspects
 from orchestrator import drain as drains
-from orchestrator.db import DRAIN_SECONDS, Guard, begin, refused
+from orchestrator.db import DRAIN_SECONDS, Guard, autocommit, begin, blameless
 from orchestrator.drain import MAILBOX, NO_COMMAND, Drainer
 from orchestrator.errors import Unavailable
-from orchestrator.suspects import REST_SECONDS, Suspect
+from orchestrator.suspects import Suspect
 from workers import bell
 from workers.report import Report
 
@@ -32,6 +31,8 @@ class Careful:
 
     def work(self) -> None:
         """Drain suspects for a while, and ring for who goes on where there are more."""
+        if not _knows_the_schema():
+            return
         while self._one_agent():
             if self._late:
                 bell.ring_now()
@@ -43,24 +44,30 @@ class Careful:
 
     def _one_agent(self) -> bool:
         """Drain one suspect; False when there is none that could be drained now."""
-        with begin(Guard.WATCH) as db:  # nobody else tries, or counts, its commands meanwhile
+        with begin(Guard.DRAIN) as db:  # at once: if we die of it, others come first
             suspect = suspects.take(db)
-            if suspect is None:
-                return False
-            try:
-                if self._drained(suspect):
-                    suspects.clear(db, suspect.agent_id)
-                else:
-                    suspects.put_off(db, suspect.agent_id)
-            except SoftTimeLimitExceeded:
-                raise
-            except Unavailable as error:
-                log.warning("suspect_put_off", agent_id=str(suspect.agent_id), **logs.cause(error))
-                _let_be(db, suspect.agent_id)
-            except Exception:  # whatever it is, others come first when somebody looks again
-                log.exception("suspect_put_off", agent_id=str(suspect.agent_id))
-                _let_be(db, suspect.agent_id)
+        if suspect is None:
+            return False
+        try:
+            self._watched(suspect)
+        except SoftTimeLimitExceeded:
+            raise
+        except Unavailable as error:
+            log.warning("suspect_put_off", agent_id=str(suspect.agent_id), **logs.cause(error))
+            _keep(suspect.agent_id)
+        except Exception:  # whatever it is, the others are to be drained
+            log.exception("suspect_put_off", agent_id=str(suspect.agent_id))
+            _keep(suspect.agent_id)
         return True
+
+    def _watched(self, suspect: Suspect) -> None:
+        with begin(Guard.WATCH) as db:  # nobody else tries, or counts, its commands meanwhile
+            if not suspects.watch(db, suspect.agent_id):
+                return
+            if self._drained(suspect):
+                suspects.clear(db, suspect.agent_id)
+            else:
+                suspects.wait_no_longer(db, suspect.agent_id)
 
     def _drained(self, suspect: Suspect) -> bool:
         """Whether all is done that may be the bad one, before the time is up. Raises Unavailable where it cannot be
@@ -94,7 +101,7 @@ class Careful:
             raise
         except Exception as error:  # whatever a bad command makes go wrong
             busy = isinstance(error, Unavailable) and time.monotonic() - began < DRAIN_SECONDS
-            if busy or refused(error):
+            if busy or blameless(error):
                 _give_back(command_id)
                 raise
             log.exception("command_failed", command_id=str(command_id), attempt=attempts)
@@ -122,11 +129,20 @@ def _locked(claim: claims.Claim) -> claims.Claim:
     return claim
 
 
-def _let_be(db: Connection, agent_id: UUID) -> None:
-    """For a while. It may be long before it is no suspect any more, and nobody else drains what it has got meanwhile:
-    that counts to it."""
-    suspects.put_off(db, agent_id, REST_SECONDS)
-    suspects.name(db, [agent_id], MAILBOX)
+def _knows_the_schema() -> bool:
+    """Whether the database is of our revision: for a worker of another one, good commands may fail."""
+    with autocommit(Guard.DRAIN) as db:
+        there = revisions.current(db)
+    if there != revisions.head():
+        log.error("another_revision", database=there, worker=revisions.head())
+    return there == revisions.head()
+
+
+def _keep(agent_id: UUID) -> None:
+    """A suspect that could not be drained, for what it has got meanwhile as well: it may be long before it is none any
+    more, and nobody else drains that."""
+    with begin(Guard.DRAIN) as db:
+        suspects.name(db, [agent_id], MAILBOX)
 
 
 def _give_back(command_id: UUID) -> None:

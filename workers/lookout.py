@@ -4,6 +4,8 @@ import time
 from collections.abc import Sequence
 from functools import cache
 
+from sqlalchemy import text
+
 from orchestrator import announcements, logs, suspects
 from orchestrator.db import Guard, begin
 from orchestrator.drain import MAILBOX
@@ -12,6 +14,8 @@ from orchestrator.errors import Unavailable
 SHARE = 20
 """After a look there is none for so many times as long: an old snapshot keeps what was announced since, and looks
 become long."""
+
+_BRIEFLY = text("SET LOCAL lock_timeout = '50ms'")
 
 log = logs.logger("worker")
 
@@ -29,9 +33,9 @@ class Lookout:
             return
         seen = announcements.look()
         self.suspects = seen.suspects or bool(seen.ended)
-        if _suspect(seen.ended):
-            now = time.monotonic()
-            self._due = now + SHARE * (now - began)
+        _suspect(seen.ended)
+        now = time.monotonic()
+        self._due = now + SHARE * (now - began)
 
 
 @cache
@@ -40,14 +44,12 @@ def lookout() -> Lookout:
     return Lookout()
 
 
-def _suspect(ended: Sequence[int]) -> bool:
-    """Whether that could be done: not where somebody tries one of them just now, or the database is busy."""
+def _suspect(ended: Sequence[int]) -> None:
     if not ended:
-        return True
+        return
     try:
         with begin(Guard.DRAIN) as db:
+            db.execute(_BRIEFLY)  # somebody may be trying one of them just now, and that can take seconds
             suspects.name(db, announcements.take_down(db, ended), MAILBOX)
     except Unavailable as error:  # the next look finds them as they are
         log.warning("look_failed", **logs.cause(error))
-        return False
-    return True
