@@ -157,7 +157,7 @@ OF_A_PROJECT = {"I8b"}
 """What is said of a project as a whole."""
 
 OF_ITS_AGENTS = INVARIANTS.keys() - OF_A_PROJECT - {"I1", "I10", "I13"}
-"""What can be said of some agents at any time: I1 and I13 say that workers are not behind, too, and I10 is about keys."""
+"""What can be said of some agents at any time: I1 and I13 say that workers are not behind, and I10 is about keys."""
 
 _ONE_SNAPSHOT = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
 
