@@ -40,12 +40,10 @@ def _run(db: Connection, calls: Sequence[Call], manner: AbstractContextManager[A
         with manner:
             return [raw.cursor(row_factory=namedtuple_row).execute(_sql(sql), values) for sql, values in calls]
     except psycopg.Error as error:
-        lost = raw.closed
-        # Or interrupted with answers still on their way, or with statements prepared that are none any more: of no use.
-        if lost or error.sqlstate is None or refused(error):
+        # Lost, or interrupted with answers still on their way, or with statements prepared that are none any more: of
+        # no use.
+        if error.sqlstate is None or raw.closed or refused(error):
             db.invalidate()
-        if lost:  # others were cut with it, as like as not: each would fail once more
-            db.engine.dispose()
         problem = unavailable(error)
         if problem is not None:
             raise problem from error

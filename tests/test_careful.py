@@ -595,7 +595,7 @@ def test_who_watches_over_a_suspect_and_stands_still_loses_it() -> None:
     assert limit.idle == "15s"
 
 
-def test_after_all_connections_were_cut_one_drain_fails_and_says_nothing_of_it(
+def test_after_all_connections_were_cut_drains_go_on_and_say_nothing_of_it(
     quiet: Project, caplog: pytest.LogCaptureFixture
 ) -> None:
     agent = quiet.born()
@@ -615,5 +615,5 @@ def test_after_all_connections_were_cut_one_drain_fails_and_says_nothing_of_it(
             failed += 1
             lookout()._due = 0.0
 
-    assert failed <= 1
+    assert failed <= 2, "for each of its connections one, at most"
     assert "Exception during reset" not in caplog.text
