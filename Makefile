@@ -36,7 +36,7 @@ chaos: $(VENV)/.developed ## a campaign of faults of all kinds, and whether ever
 	$(BIN)/python -m tests.chaos run $(ARGS)
 
 chaos-full: $(VENV)/.developed ## the same for half an hour, each fault many times
-	$(BIN)/python -m tests.chaos run --minutes 26 --least 5 $(ARGS)
+	$(BIN)/python -m tests.chaos run --minutes 25 --least 5 --kills 20 $(ARGS)
 
 chaos-planted: $(VENV)/.developed ## bugs planted into the product, and whether the campaign's checks find each
 	$(BIN)/python -m tests.chaos planted $(ARGS)

@@ -13,7 +13,7 @@ from sqlalchemy import BigInteger, Column, Connection, Row, Table, Text, func, t
 
 from orchestrator.columns import metadata, time
 from orchestrator.db import Guard, begin
-from orchestrator.verify import INVARIANTS, Finding, check_some
+from orchestrator.verify import OF_A_PROJECT, OF_ITS_AGENTS, Finding, check_some
 
 COMMANDS = 1_000
 """The newest of a project, whose agents are looked at."""
@@ -56,9 +56,9 @@ _TOTALS = text("SELECT invariant, violations, extract(epoch FROM at)::float AS a
 
 
 def inspect() -> dict[str, int]:
-    """Look at one project after the other, in no order, for a while: what was found, by invariant, and added to what
-    had been found before. Raises Unavailable."""
-    counts = dict.fromkeys(INVARIANTS, 0)
+    """Look at one project after the other, in no order, for a while: what was found, by invariant that is looked at,
+    and added to what had been found before. Raises Unavailable."""
+    counts = dict.fromkeys(OF_ITS_AGENTS | OF_A_PROJECT, 0)
     ends = clock.monotonic() + SECONDS
     for project_id in _projects():
         for finding in _findings(project_id):

@@ -369,5 +369,5 @@ def test_the_metrics_tell_what_inspections_have_found(quiet: Project) -> None:
 
     assert found == {"I8a": 1, "I8b": 1}
     counted = {labels["invariant"]: n for labels, n in told["orchestrator_invariant_violations_total"]}
-    assert counted == dict.fromkeys(verify.INVARIANTS, 0) | found
+    assert counted == dict.fromkeys(verify.OF_ITS_AGENTS | verify.OF_A_PROJECT, 0) | found
     assert 0 <= time.time() - told["orchestrator_inspected_timestamp_seconds"][0][1] < 60

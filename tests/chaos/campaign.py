@@ -11,7 +11,7 @@ from typing import Any
 
 from tests.chaos import history
 from tests.chaos.client import Caller, Request
-from tests.chaos.faults import ALL, Missed
+from tests.chaos.faults import ALL, KILLS, Missed
 from tests.chaos.follower import Follower
 from tests.chaos.history import Fault, Final, Recorder
 from tests.chaos.stack import Stack, stack, wait_until_back
@@ -43,9 +43,16 @@ class Plan:
     kinds: tuple[str, ...] = tuple(ALL)
     least: int = 0
     """How often each kind must happen."""
+    kills: int = 0
+    """How often a process must be killed at each failpoint, where that is more."""
     planted: str | None = None
     patience: float = 60.0
     """Seconds in which all must be done, once all is quiet. What is not, the checks will find."""
+
+    @property
+    def wanted(self) -> dict[str, int]:
+        """How often each kind must happen."""
+        return {kind: max(self.least, self.kills if kind in KILLS else 0) for kind in self.kinds}
 
 
 @dataclass
@@ -119,16 +126,17 @@ def _under_load(campaign: Campaign, world: World, stranger: str, follower: Follo
 
 
 def _go_wrong(campaign: Campaign) -> None:
-    """Fault after fault, of the kinds that have happened the least; for longer than planned where some are missing."""
+    """Fault after fault, of the kinds that are the furthest from what is wanted; for longer than planned where some are
+    missing."""
     plan = campaign.plan
     rng = random.Random(plan.seed)  # noqa: S311  # to be repeatable
     ends = time.monotonic() + plan.seconds
-    happened = Counter(dict.fromkeys(plan.kinds, 0))
+    happened, wanted = Counter(dict.fromkeys(plan.kinds, 0)), plan.wanted
     while not plan.kinds and time.monotonic() < ends:
         time.sleep(0.1)
-    while plan.kinds and time.monotonic() < ends + LONGER * plan.seconds * (min(happened.values()) < plan.least):
-        fewest = min(happened.values())
-        kind = rng.choice([kind for kind in plan.kinds if happened[kind] == fewest])
+    while plan.kinds and time.monotonic() < ends + LONGER * plan.seconds * any((Counter(wanted) - happened).values()):
+        share = {kind: happened[kind] / max(1, wanted[kind]) for kind in plan.kinds}
+        kind = rng.choice([kind for kind in plan.kinds if share[kind] == min(share.values())])
         happened[kind] += _happen(campaign, kind, rng)
         time.sleep(rng.uniform(*BETWEEN_SECONDS))
 

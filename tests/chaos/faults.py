@@ -219,5 +219,7 @@ POINTS: dict[str, Happen] = {
 }
 ALL = PROCESSES | SERVERS | NETWORK | POINTS
 
+KILLS = {f"kill at {point}" for point in Point}
+
 WIPES = {"redis wiped", "redis restarted empty", "redis frozen", "redis full", "redis reset", "redis cut off"}
 """What lets a window of a limit begin anew, or be judged by a process alone."""

@@ -2,7 +2,7 @@
 
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from operator import attrgetter
 
@@ -121,10 +121,10 @@ class Calm:
         return self._lasted[at] - (max(0, self._ends[at - 1] - moment) if at else 0)
 
 
-def missed(evidence: Evidence, kinds: Collection[str] = (), least: int = 1) -> list[str]:
+def missed(evidence: Evidence, wanted: Mapping[str, int]) -> list[str]:
     """What a campaign should have met and did not, in sentences: with any, it is inconclusive and not passed."""
     happened = Counter(fault.kind for fault in evidence.history.faults)
-    found = [f"{kind}: {happened[kind]} of {least}" for kind in kinds if happened[kind] < least]
+    found = [f"{kind}: {happened[kind]} of {least}" for kind, least in wanted.items() if happened[kind] < least]
     ended = {(sent.command["verb"], sent.command["state"]) for sent in evidence.sent if sent.order is not None}
     possible = {(verb, state) for verb in ORDERS for state in ("applied", "rejected")} - {("spawn", "rejected")}
     found += [f"no {verb} was {state}" for verb, state in sorted(possible - ended)]

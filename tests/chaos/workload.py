@@ -137,7 +137,7 @@ class Client:
         key = self._key()
         items = [
             {"verb": self._rng.choice(["pause", "resume"]), "agent_id": self._agent(), "reason": f"{key}#{number}"}
-            for number in range(self._rng.randint(5, 25))
+            for number in range(self._rng.randint(10, 80))
         ]
         self._mutate(Request("bulk", "POST", f"{self._world.path}/commands", None, key, {"commands": items}))
 
