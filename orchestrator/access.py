@@ -1,5 +1,6 @@
 """Who may see what: a project's owner and superusers; for anyone else it does not exist."""
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -9,6 +10,15 @@ from orchestrator.errors import Forbidden, NotFound
 from orchestrator.keys import Caller
 
 _PROJECT = text("SELECT * FROM projects WHERE id = :project AND (:superuser OR owner_id = :user)")
+_STILL = text("""
+    SELECT mine.number
+    FROM unnest(CAST(:keys AS uuid[]), CAST(:superusers AS boolean[]), CAST(:projects AS uuid[]))
+        WITH ORDINALITY AS mine (key_id, superuser, project_id, number)
+    JOIN api_keys k ON k.id = mine.key_id AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now())
+    JOIN users u ON u.id = k.user_id AND u.is_active AND (u.is_superuser OR NOT mine.superuser)
+    LEFT JOIN projects p ON p.id = mine.project_id
+    WHERE u.is_superuser OR mine.project_id IS NULL OR p.owner_id = u.id
+""")
 _COMMAND = text("SELECT * FROM commands WHERE id = :id AND project_id = :project")
 
 
@@ -19,6 +29,17 @@ def enter(db: Connection, caller: Caller, project_id: UUID) -> Row[Any]:
     if row is None:
         raise NotFound(f"there is no project {project_id}")
     return row
+
+
+def still(db: Connection, entered: Sequence[tuple[Caller, UUID | None]]) -> set[int]:
+    """Which of those who have entered a project, or none in particular, would be let in again as who they were: their
+    places in the sequence."""
+    values = {
+        "keys": [caller.key_id for caller, _ in entered],
+        "superusers": [caller.is_superuser for caller, _ in entered],
+        "projects": [project_id for _, project_id in entered],
+    }
+    return {number - 1 for number in db.execute(_STILL, values).scalars()}
 
 
 def admit(db: Connection, caller: Caller, project_id: UUID) -> None:

@@ -101,6 +101,12 @@ class Fenced(Problem):
     status, code, title = 409, "fenced", "Fenced"
 
 
+class Gone(Problem):
+    """What this cursor goes on from is not there any more; read the agents anew and go on without it."""
+
+    status, code, title = 410, "resync", "Gone"
+
+
 class PreconditionFailed(Problem):
     """The agent has another version than If-Match names."""
 

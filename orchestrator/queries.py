@@ -1,4 +1,4 @@
-"""The rest of the read side, one statement each: commands, events, usage, and how the queue stands."""
+"""The rest of the read side, one statement each: commands, an agent's events, usage, and how the queue stands."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -45,15 +45,9 @@ _BATCH = text("""
     WHERE b.id = :batch AND b.project_id = :project
 """)
 _AGENT_EVENTS = text("""
-    SELECT * FROM events WHERE agent_id = :agent AND version > :version ORDER BY version LIMIT :limit
+    SELECT *, feed_position('0')::text AS era FROM events
+    WHERE agent_id = :agent AND version > :version ORDER BY version LIMIT :limit
 """)
-_FEED = text("""
-    SELECT * FROM events
-    WHERE project_id = :project AND xid < feed_position(pg_snapshot_xmin(pg_current_snapshot()))
-        AND (xid, agent_id, version) > (CAST(:xid AS xid8), :agent, :version)
-    ORDER BY xid, agent_id, version LIMIT :limit
-""")
-
 GROUPS = {
     "model": "u.model",
     "agent": "u.agent_id::text",
@@ -134,24 +128,6 @@ def agent_events(db: Connection, agent_id: UUID, after_version: int, limit: int)
     """The agent's history from the version after `after_version` on, oldest first; whether there is more."""
     rows = db.execute(_AGENT_EVENTS, {"agent": agent_id, "version": after_version, "limit": limit + 1}).all()
     return rows[:limit], len(rows) > limit
-
-
-def feed(db: Connection, project_id: UUID, after: str | None, limit: int) -> tuple[Rows, bool]:
-    """The project's events after a cursor, oldest first, without gap or repeat; whether there is more.
-
-    Only what no running transaction can precede is shown: identity order is not commit order.
-    """
-    xid, agent_id, version = (0, UUID(int=0), 0)
-    if after is not None:
-        xid, agent_id, version = cursors.decode(after, cursors.natural, cursors.uuid, cursors.natural, field="after")
-    values = {"project": project_id, "xid": str(xid), "agent": agent_id, "version": version, "limit": limit + 1}
-    rows = db.execute(_FEED, values).all()
-    return rows[:limit], len(rows) > limit
-
-
-def feed_cursor(event: Row[Any]) -> str:
-    """The cursor that stands right after an event."""
-    return cursors.encode(event.xid, event.agent_id, event.version)
 
 
 def usage(db: Connection, project_id: UUID, group_by: str, since: Any, until: Any) -> Rows:

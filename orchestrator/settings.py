@@ -100,6 +100,8 @@ class Settings(BaseSettings):
     """Seconds a mutation waits for its command when the request has no `Prefer`."""
     waiters: int = Field(default=12, ge=0, le=10_000)
     """How many requests of one web process may wait at once; above it the answer is 202 at once."""
+    streams: int = Field(default=500, ge=0, le=10_000)
+    """How many event streams one web process serves; above it the answer is 503."""
     limits: Annotated[dict[str, str], NoDecode, BeforeValidator(_limits)] = Field(default_factory=dict)
     """Rate limits that differ from the defaults: action → "20/minute" or "off"; "*" for all the others."""
     pulse: Path | None = None

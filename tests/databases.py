@@ -32,7 +32,8 @@ _SCHEMA = """
         (SELECT json_agg((oid, tgenabled) ORDER BY oid) FROM pg_trigger),
         (SELECT json_agg(version_num) FROM alembic_version),
         (SELECT json_agg((adrelid, adnum, pg_get_expr(adbin, adrelid)) ORDER BY adrelid, adnum) FROM pg_attrdef),
-        (SELECT json_agg(oid ORDER BY oid) FROM pg_proc WHERE pronamespace = 'public'::regnamespace),
+        (SELECT json_agg((oid, pg_get_functiondef(oid)) ORDER BY oid) FROM pg_proc
+            WHERE pronamespace = 'public'::regnamespace),
         (SELECT json_agg(setconfig) FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase
             WHERE d.datname = current_database())))
 """

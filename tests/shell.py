@@ -3,12 +3,14 @@
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 from click.testing import CliRunner, Result
@@ -61,12 +63,15 @@ class Orch:
             out, err = process.communicate(timeout=60)
         return subprocess.CompletedProcess(line, process.returncode, out, err)
 
-    def on_terminal(self, *line: str, **env: str) -> tuple[int, str]:
-        """The exit code of one call as a process on a terminal, and what stands there afterwards."""
+    def on_terminal(self, *line: str, seconds: float | None = None, **env: str) -> tuple[int, str]:
+        """The exit code of one call as a process on a terminal, and what was written there; with Ctrl-C after so many
+        seconds."""
         ours, theirs = pty.openpty()
         given = os.environ | self.env | env | {"TERM": "xterm", "COLUMNS": "160", "LINES": "50"}
         with subprocess.Popen([*COMMAND, *line], cwd=ROOT, env=given, stdout=theirs, stderr=theirs) as process:
             os.close(theirs)
+            if seconds is not None:
+                Timer(seconds, process.send_signal, [signal.SIGINT]).start()
             shown = b""
             try:
                 while read := os.read(ours, 65536):

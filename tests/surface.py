@@ -110,6 +110,7 @@ EXAMPLES = {
     "get_batch": Example(),
     "list_agent_events": Example(),
     "list_project_events": Example(),
+    "list_events": Example(),
     "report_agent_usage": Example(202, lambda _: {"entries": [_entry()]}),
     "report_project_usage": Example(202, lambda s: {"entries": [_entry() | {"agent_id": s.ids["agent_id"]}]}),
     "get_usage": Example(),

@@ -46,7 +46,7 @@ def test_a_feed_goes_on_in_the_next_era_where_it_was(quiet: Project) -> None:
     assert (born["verb"], paused["verb"]) == ("spawn", "pause")
 
 
-def test_whoever_has_read_what_was_lost_sees_all_that_is_new(quiet: Project) -> None:
+def test_whoever_has_read_what_was_lost_is_told_so_and_then_sees_all_that_is_new(quiet: Project) -> None:
     agent = quiet.born()
     [born] = seen(quiet, 1)
     quiet.send(agent, "pause")
@@ -59,7 +59,9 @@ def test_whoever_has_read_what_was_lost_sees_all_that_is_new(quiet: Project) -> 
         new_era()
     quiet.born()
 
-    assert [event["verb"] for event in seen(quiet, 1, after=lost["cursor"])] == ["spawn"]
+    assert is_problem(quiet.api.get(f"{quiet.path}/events?after={lost['cursor']}"), 410, "resync")
+    kept, new = seen(quiet, 2)
+    assert [event["verb"] for event in seen(quiet, 1, after=kept["cursor"])] == [new["verb"]] == ["spawn"]
 
 
 def test_a_database_that_was_moved_by_other_means_begins_its_era_at_the_next_start(quiet: Project, alone: str) -> None:

@@ -72,6 +72,7 @@ def test_an_event_tells_what_happened_to_whom_by_whom_and_why(quiet: Project) ->
     assert event.pop("cursor")
     assert event == {
         "version": 2,
+        "project_id": quiet.id,
         "agent_id": agent,
         "command_id": command["id"],
         "verb": "work",
@@ -179,11 +180,13 @@ def test_the_feeds_next_cursor_is_its_last_events_and_null_at_the_end(quiet: Pro
         "",
         "x",
         "1",
-        cursors.encode(1),
-        cursors.encode(-1, SOMEBODY, 1),
-        cursors.encode(2**63, SOMEBODY, 1),
-        cursors.encode(1, "agent", 1),
-        cursors.encode(1, SOMEBODY, 1, 1),
+        cursors.encode(0, 1),
+        cursors.encode(1, SOMEBODY, 1),
+        cursors.encode(0, -1, SOMEBODY, 1),
+        cursors.encode(-1, 1, SOMEBODY, 1),
+        cursors.encode(0, 2**63, SOMEBODY, 1),
+        cursors.encode(0, 1, "agent", 1),
+        cursors.encode(0, 1, SOMEBODY, 1, 1),
         "a&after=b",
     ],
 )

@@ -35,8 +35,8 @@ FLOORS = """
     errors settings failpoints states lifecycle holds stops diagram fields rows cursors columns logs link pulse limits
     models books lease_tables db pipeline verify orders keys access errands timers ledger idempotency fences accept
     decide record turns suspects announcements claims drain fleet letters bulk matching directives leases beats
-    explain queries directory upkeep inspection revisions eras bootstrap programs runner embedded stack archives backup
-    restore
+    explain feed queries directory upkeep inspection revisions eras bootstrap programs runner embedded stack archives
+    backup restore
 """.split()  # noqa: SIM905  # a list of quotes would hide the order
 """Inside orchestrator/, a module imports only those named before it."""
 
@@ -49,6 +49,7 @@ BROAD_EXCEPTS = {
     "workers/shift.py": 1,
     "workers/careful.py": 2,
     "web/waiters.py": 1,
+    "web/streams.py": 1,
     "orchestrator/cli/demo/__init__.py": 1,
     "orchestrator/sdk/pulse.py": 1,
 }

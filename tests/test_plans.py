@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import event
 
 from bench.world import Fleet, fleet, tidy
-from orchestrator import bulk, claims, matching, pipeline, queries, timers
+from orchestrator import bulk, claims, feed, matching, pipeline, queries, timers
 from orchestrator import fleet as agents
 from orchestrator.accept import accept
 from orchestrator.db import Guard, autocommit, begin, engine
@@ -126,7 +126,9 @@ READS: dict[str, Work] = {
     "sums": lambda db, _, f, __: agents.metrics(db, f.project_id),
     "one agent": lambda db, c, f, a: agents.agent(db, c, f.project_id, a),
     "an agent's events": lambda db, _, __, a: queries.agent_events(db, a, 0, 20),
-    "the project's events": lambda db, _, f, __: queries.feed(db, f.project_id, None, 20),
+    "the project's events": lambda db, _, f, __: feed.read(db, feed.Scope((f.project_id,)), None, 20),
+    "the events of some projects": lambda db, _, f, __: feed.read(db, feed.Scope((f.project_id, uuid4())), None, 20),
+    "everybody's events": lambda db, _, __, ___: feed.read(db, feed.Scope(), None, 20),
     "commands": lambda db, _, f, __: queries.commands(db, f.project_id, {}, None, 20),
     "an agent's commands": lambda db, _, f, a: queries.commands(db, f.project_id, {"agent_id": a}, None, 20),
     "a batch's progress": lambda db, _, f, __: queries.batch(db, f.project_id, uuid4()),

@@ -26,6 +26,7 @@ NUMBERS = {
     "web_threads": (1, 256),
     "worker_processes": (1, 64),
     "waiters": (0, 10_000),
+    "streams": (0, 10_000),
     "trusted_proxies": (0, 10),
 }
 

@@ -7,7 +7,7 @@ from flask import Response, after_this_request, g
 from pydantic import BaseModel
 from sqlalchemy import Row
 
-from orchestrator import logs, queries
+from orchestrator import feed, logs, queries
 from orchestrator.accept import Accepted
 from orchestrator.db import autocommit
 from orchestrator.errors import Conflict, Problem, no_agent, recall
@@ -37,6 +37,11 @@ def reply(shape: BaseModel, status: int = 200, **more: str) -> Response:
 def actor(row: Row[Any]) -> dict[str, Any]:
     """Who asked for this command or made this event."""
     return {"type": row.actor_type, "id": row.actor_id}
+
+
+def event(row: Row[Any]) -> dict[str, Any]:
+    """An event's row as its public shape has it."""
+    return row._asdict() | {"actor": actor(row), "cursor": feed.position(row).cursor()}
 
 
 def command_shape(row: Row[Any]) -> schemas.Command:

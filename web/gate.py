@@ -39,6 +39,7 @@ ACTIONS = {
     "commands.get_batch": "command",
     "events.list_agent_events": "event",
     "events.list_project_events": "event",
+    "events.list_events": "event",
     "usage.report_agent_usage": "usage",
     "usage.report_project_usage": "usage",
     "usage.get_usage": "admin",

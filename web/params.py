@@ -149,10 +149,13 @@ class AgentEventQuery(Query):
 
 
 class EventQuery(Query):
-    """A project's events after a cursor."""
+    """Events after a cursor, and which: of an agent, with a verb, that left the agent in a status."""
 
     after: Text | None = None
     limit: Limit = 20
+    agent_id: Id | None = None
+    verb: Annotated[Verb | None, LAX] = None
+    status: Annotated[Status | None, LAX] = None
 
 
 class UsageQuery(Query):

@@ -164,6 +164,7 @@ class Event(Shape):
     """A fact of the past: who moved the agent from where to where, and why."""
 
     version: int
+    project_id: UUID
     agent_id: UUID
     command_id: UUID
     verb: Verb

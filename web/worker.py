@@ -1,4 +1,5 @@
-"""gunicorn's worker, with two promises more: no request is lost behind a body, and every error has our form."""
+"""gunicorn's worker, with three promises more: no request is lost behind a body, every error has our form, and an event
+stream costs no thread."""
 
 import json
 import socket
@@ -13,6 +14,8 @@ from gunicorn.workers.gthread import ThreadWorker
 
 from orchestrator import logs
 from orchestrator.errors import Invalid, Problem
+from web.listener import Listener
+from web.streams import HANDED_OVER, hub
 
 PATIENCE, MOST = 3.0, 8 << 20
 """Seconds and bytes within which the rest of a body must come for its connection to be kept; twice the largest body."""
@@ -44,8 +47,14 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no type info
         self.wsgi = _after_the_body(self.wsgi)
 
     def handle_request(self, req: Any, conn: Any) -> bool:
-        """Answer it; whether the connection is kept. A client that has more to say is heard out first, for a while."""
+        """Answer it; whether the connection is kept. A client that has more to say is heard out first, for a while; one
+        that listens is handed over."""
         kept = bool(super().handle_request(req, conn))
+        listener: Listener | None = getattr(req, "listener", None)
+        if listener is not None:
+            conn.sock, sock = socket.socket(), conn.sock  # gunicorn may close the new one
+            hub().add(listener, sock)
+            return False
         if not kept and _unread(req.body):
             _linger(conn.sock)
         return kept
@@ -106,7 +115,12 @@ def _after_the_body(app: Callable[..., Iterable[bytes]]) -> Callable[..., Iterab
                 response.force_close()
             return start_response(status, headers, exc_info)
 
-        return app(environ, start)
+        answer = app(environ, start)
+        listener: Listener | None = environ.get(HANDED_OVER)
+        if listener is not None:
+            listener.is_chunked = response.chunked
+            response.req.listener, response.close = listener, lambda: None  # the last chunk is not for us to send
+        return answer
 
     return serve
 

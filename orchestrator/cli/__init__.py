@@ -6,7 +6,21 @@ from typing import Any
 import click
 
 from orchestrator import __version__
-from orchestrator.cli import agents, backup, commands, demo, doctor, people, projects, render, run, stack, verify
+from orchestrator.cli import (
+    agents,
+    backup,
+    commands,
+    demo,
+    doctor,
+    events,
+    people,
+    projects,
+    render,
+    run,
+    stack,
+    top,
+    verify,
+)
 from orchestrator.cli.failures import Exit, Failure
 from orchestrator.cli.session import Session, shared
 
@@ -51,10 +65,13 @@ for added in (
     agents.agent,
     run.run,
     commands.command,
+    events.events,
+    top.top,
     projects.project,
     projects.kind,
 ):
     main.add_command(added)
+agents.agent.add_command(events.watch)
 
 
 def _say(failure: Failure, session: Session) -> None:

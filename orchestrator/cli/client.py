@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Any, Self
@@ -10,6 +11,9 @@ from uuid import UUID, uuid4
 import httpx2
 
 from orchestrator.cli.failures import Exit, Failure, refusal
+from orchestrator.sdk.calls import Call
+from orchestrator.sdk.errors import ApiError
+from orchestrator.sdk.following import Following, follow
 
 PREFIX = "/api/v1"
 
@@ -62,17 +66,41 @@ class Client:
         headers = {"Prefer": prefer} if prefer else {}
         return self._document(self.request("GET", PREFIX + path, params=given, headers=headers, timeout=patience))
 
-    def pages(self, path: str, most: int | None, **params: Any) -> Iterator[dict[str, Any]]:
-        """The items of a list by cursor, page after page, at most so many."""
-        cursor = None
+    def pages(
+        self, path: str, most: int | None, cursor: str = "cursor", begin: str | None = None, **params: Any
+    ) -> Iterator[dict[str, Any]]:
+        """The items of a list by cursor, page after page, at most so many; `cursor` is what the parameter is called,
+        and `begin` the first one."""
+        at = begin
         while most is None or most > 0:
             limit = PAGE if most is None else min(most, PAGE)
-            page = self.get(path, limit=limit, cursor=cursor, **params)
+            page = self.get(path, **params | {"limit": limit, cursor: at})
             yield from page["data"]
-            cursor = page["pagination"]["next_cursor"]
-            if cursor is None:
+            at = page["pagination"]["next_cursor"]
+            if at is None:
                 return
             most = None if most is None else most - len(page["data"])
+
+    def follow(self, path: str, after: str | None, **params: Any) -> Iterator[dict[str, Any]]:
+        """The events of a feed as they happen, for ever: from now on, or from a cursor on. A stream that is cut goes
+        on where it was. Raises Failure for what the server refuses."""
+        self.get(path, limit=1, after=after, **params)  # which says what is wrong, or that nobody is there
+        given = {name: value for name, value in params.items() if value is not None}
+        try:
+            for event in follow(self, Following(path, given, after)):
+                yield event.model_dump(mode="json")
+        except ApiError as error:
+            raise refusal(error.problem, error.retry_after) from None
+
+    def here(self, path: str) -> str:
+        """The cursor of a feed as it stands now. Raises Failure as `follow` does."""
+        self.get(path, limit=1)
+        with self.open(Following(path, {}).call()) as response:
+            return next(iter(httpx2.EventSource(response))).id
+
+    def open(self, call: Call[None]) -> AbstractContextManager[httpx2.Response]:
+        """One attempt, whose answer comes bit by bit; a TransportError where there is none."""
+        return self._http.stream(**call.request(self.url, self.key or ""))
 
     def find(self, path: str, noun: str, attribute: str, wanted: str) -> dict[str, Any]:
         """The item of a list whose attribute (a slug, an e-mail address) is the wanted one."""

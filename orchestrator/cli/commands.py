@@ -28,7 +28,7 @@ def command() -> None:
 @click.option("--verb", type=click.Choice(VERBS), help="Only those with this verb.")
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="At most so many.")
 @one_command
-def ls(session: Session, project: str, limit: int, **wanted: str | None) -> None:
+def ls(session: Session, project: str, limit: int, **wanted: Any) -> None:
     """List what was asked of a project's agents, newest first."""
     found = list(session.client.pages(f"{session.project(project)}/commands", limit, **wanted))
     session.show_all(found, COLUMNS)

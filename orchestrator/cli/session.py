@@ -114,6 +114,24 @@ in_project = click.option(
     "-p", "--project", envvar="ORCH_PROJECT", show_envvar=True, required=True, help="The project, by slug or id."
 )
 
+
+def in_projects(function: Callable[..., R]) -> Callable[..., R]:
+    """The options of a command that is about one project, or about all that the caller may see (None)."""
+
+    @wraps(function)
+    def with_project(*args: Any, project: str | None, all_projects: bool, **more: Any) -> R:
+        return function(*args, project=None if all_projects else project, **more)
+
+    for option in (
+        click.option("-A", "--all-projects", is_flag=True, help="All projects, though ORCH_PROJECT may name one."),
+        click.option(
+            "-p", "--project", envvar="ORCH_PROJECT", show_envvar=True, help="One project only, by slug or id."
+        ),
+    ):
+        with_project = option(with_project)
+    return with_project
+
+
 of_stage = click.option(
     "--quiesced", "stage", flag_value=QUIESCED, default=APPLIED,
     help="Of a stop, wait until the agent's process stands still as well.",

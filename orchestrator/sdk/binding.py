@@ -6,6 +6,8 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from orchestrator.sdk.calls import Call
 from orchestrator.sdk.documents import Listing
+from orchestrator.sdk.following import Following, follow, follow_later
+from orchestrator.sdk.shapes import Event
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -94,6 +96,26 @@ def all_later(operation: Callable[P, Listing[T]]) -> Callable[Concatenate[Any, P
     @wraps(operation)
     def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[T]:
         return pages_later(self._connection, operation(*self._place, *args, **kwargs))
+
+    return method
+
+
+def followed_now(operation: Callable[P, Following]) -> Callable[Concatenate[Any, P], Iterator[Event]]:
+    """A method that waits for each event."""
+
+    @wraps(operation)
+    def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[Event]:
+        return follow(self._connection, operation(*self._place, *args, **kwargs))
+
+    return method
+
+
+def followed_later(operation: Callable[P, Following]) -> Callable[Concatenate[Any, P], AsyncIterator[Event]]:
+    """The same with asyncio."""
+
+    @wraps(operation)
+    def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[Event]:
+        return follow_later(self._connection, operation(*self._place, *args, **kwargs))
 
     return method
 

@@ -64,6 +64,7 @@ class Orchestrator(AbstractContextManager["Orchestrator"]):
         self.types = surface.Types(self.connection)
         self.users = surface.Users(self.connection)
         self.keys = surface.Keys(self.connection)
+        self.feed = surface.Feed(self.connection)
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -124,6 +125,7 @@ class AsyncOrchestrator(AbstractAsyncContextManager["AsyncOrchestrator"]):
         self.types = surface.AsyncTypes(self.connection)
         self.users = surface.AsyncUsers(self.connection)
         self.keys = surface.AsyncKeys(self.connection)
+        self.feed = surface.AsyncFeed(self.connection)
 
     async def __aenter__(self) -> Self:
         return self

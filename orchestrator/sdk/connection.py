@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from contextlib import AbstractContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from ipaddress import ip_address
 from typing import Any, TypeVar
 
@@ -39,6 +39,10 @@ class Connection(AbstractContextManager["Connection"]):
             time.sleep(pause)
             attempt += 1
 
+    def open(self, call: Call[None]) -> AbstractContextManager[httpx2.Response]:
+        """One attempt, whose answer comes bit by bit; a TransportError where there is none."""
+        return self.http.stream(**call.request(self._url, self._token))
+
     def _attempt(self, request: dict[str, Any]) -> Outcome:
         try:
             return self.http.request(**request)
@@ -63,6 +67,10 @@ class AsyncConnection:
                 return _last(call, outcome)
             await asyncio.sleep(pause)
             attempt += 1
+
+    def open(self, call: Call[None]) -> AbstractAsyncContextManager[httpx2.Response]:
+        """One attempt, whose answer comes bit by bit; a TransportError where there is none."""
+        return self.http.stream(**call.request(self._url, self._token))
 
     async def _attempt(self, request: dict[str, Any]) -> Outcome:
         try:

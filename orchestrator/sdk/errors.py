@@ -100,6 +100,13 @@ class Fenced(ApiError):
     code = "fenced"
 
 
+class Resync(ApiError):
+    """The database was restored: what was read of the feed may never have happened. Read the agents anew, and begin
+    again."""
+
+    code = "resync"
+
+
 class PreconditionFailed(ApiError):
     """The agent has another version than was expected."""
 

@@ -7,6 +7,7 @@ from typing import Any
 from orchestrator.sdk import shapes
 from orchestrator.sdk.calls import Call
 from orchestrator.sdk.documents import LONGEST_WAIT, Listing, get, listing, plain, send
+from orchestrator.sdk.following import Following
 
 
 def spawn(
@@ -119,9 +120,26 @@ def history(project_id: str, /, agent_id: str) -> Listing[shapes.Event]:
     return listing(f"/projects/{project_id}/agents/{agent_id}/events", shapes.Event, cursor="after_version")
 
 
-def events(project_id: str, /) -> Listing[shapes.Event]:
-    """What happened in the project, oldest first."""
-    return listing(f"/projects/{project_id}/events", shapes.Event, cursor="after")
+def events(
+    project_id: str, /, *, agent_id: str | None = None, verb: str | None = None, status: str | None = None
+) -> Listing[shapes.Event]:
+    """What happened in the project, oldest first: to an agent, by a verb, with a status as its end."""
+    path = f"/projects/{project_id}/events"
+    return listing(path, shapes.Event, cursor="after", agent_id=agent_id, verb=verb, status=status)
+
+
+def follow(
+    project_id: str,
+    /,
+    *,
+    after: str | None = None,
+    agent_id: str | None = None,
+    verb: str | None = None,
+    status: str | None = None,
+) -> Following:
+    """What happens in the project, as it happens: from now on, or from an event's cursor on."""
+    params = {"agent_id": agent_id, "verb": verb, "status": status}
+    return Following(f"/projects/{project_id}/events", params, after)
 
 
 def get_command(

@@ -86,6 +86,7 @@ class Event(Shape):
     """A fact of the past."""
 
     version: int
+    project_id: str
     agent_id: str
     command_id: str
     verb: str

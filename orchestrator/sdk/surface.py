@@ -1,7 +1,7 @@
 """The two surfaces: each operation stands here once for the client that waits, and once for asyncio."""
 
 from orchestrator.sdk import fleet, issues, tenancy, world
-from orchestrator.sdk.binding import Part, all_later, all_now, later, now, placed
+from orchestrator.sdk.binding import Part, all_later, all_now, followed_later, followed_now, later, now, placed
 
 
 class Projects(Part):
@@ -74,6 +74,20 @@ class AsyncKeys(Part):
     revoke = later(world.revoke_key)
 
 
+class Feed(Part):
+    """What happened, and happens, in all projects."""
+
+    list = all_now(world.list_events)
+    follow = followed_now(world.follow_events)
+
+
+class AsyncFeed(Part):
+    """What happened, and happens, in all projects."""
+
+    list = all_later(world.list_events)
+    follow = followed_later(world.follow_events)
+
+
 class Agents(Part):
     """A project's agents. A mutation answers with its command; `commands.wait` waits for it."""
 
@@ -137,6 +151,7 @@ class Books(Part):
     usage = now(placed(fleet.usage))
     report = now(placed(fleet.report))
     events = all_now(placed(fleet.events))
+    follow = followed_now(placed(fleet.follow))
 
 
 class AsyncBooks(Part):
@@ -146,3 +161,4 @@ class AsyncBooks(Part):
     usage = later(placed(fleet.usage))
     report = later(placed(fleet.report))
     events = all_later(placed(fleet.events))
+    follow = followed_later(placed(fleet.follow))

@@ -6,6 +6,7 @@ from typing import Any
 from orchestrator.sdk import shapes
 from orchestrator.sdk.calls import Call
 from orchestrator.sdk.documents import Listing, get, listing, nothing, send
+from orchestrator.sdk.following import Following
 
 
 def me() -> Call[dict[str, Any]]:
@@ -94,3 +95,17 @@ def create_key(name: str, *, user_id: str | None = None, expires_at: datetime | 
 def revoke_key(key_id: str) -> Call[None]:
     """End a key, everywhere within a second."""
     return Call("DELETE", f"/keys/{key_id}", nothing)
+
+
+def list_events(
+    *, agent_id: str | None = None, verb: str | None = None, status: str | None = None
+) -> Listing[shapes.Event]:
+    """What happened in all the caller's projects, oldest first."""
+    return listing("/events", shapes.Event, cursor="after", agent_id=agent_id, verb=verb, status=status)
+
+
+def follow_events(
+    *, after: str | None = None, agent_id: str | None = None, verb: str | None = None, status: str | None = None
+) -> Following:
+    """What happens in all the caller's projects, as it happens: from now on, or from an event's cursor on."""
+    return Following("/events", {"agent_id": agent_id, "verb": verb, "status": status}, after)

@@ -1,0 +1,117 @@
+"""`orch top`: the fleet at a glance, live."""
+
+import sys
+import time
+from collections import deque
+from collections.abc import Sequence
+from decimal import Decimal
+from threading import Thread
+from typing import Any
+
+import click
+from rich.console import Group
+from rich.live import Live
+from rich.text import Text
+
+from orchestrator.cli import render
+from orchestrator.cli.agents import STATUSES
+from orchestrator.cli.events import line
+from orchestrator.cli.failures import Failure
+from orchestrator.cli.session import Session, command, in_projects
+
+COLUMNS = ("project", "agents", *STATUSES, "tasks_completed", "tokens_used", "cost_incurred")
+
+LAST = 12
+"""Events that are shown."""
+
+REFRESH_SECONDS = 0.5
+
+LOOK_SECONDS = 1.5
+"""Between two requests for sums: the default limit allows sixty a minute. In between, events are counted."""
+
+Row = dict[str, Any]
+
+
+@click.command()
+@in_projects
+@click.option("--most", type=click.IntRange(1, 100), default=20, show_default=True, help="At most so many projects.")
+@command
+def top(session: Session, project: str | None, most: int) -> None:
+    """Show projects with their agents by status and what they cost, and what happens, until Ctrl-C.
+
+    Where standard output is no terminal, or JSON is asked for: once.
+    """
+    path = session.project(project) if project else ""
+    live = Fleet(session, [session.client.get(path)] if path else list(session.client.pages("/projects", most)))
+    if session.as_json or session.output == "id" or not sys.stdout.isatty():
+        live.look_at_all()
+        session.show_all(live.rows, COLUMNS)
+        return
+    Thread(target=live.listen, args=(f"{path}/events",), daemon=True).start()
+    Thread(target=live.look_around, daemon=True).start()
+    with Live(console=render.console(), auto_refresh=False, screen=True) as display:
+        while live.failure is None:
+            display.update(live.screen(), refresh=True)
+            time.sleep(REFRESH_SECONDS)
+    raise live.failure
+
+
+class Fleet:
+    """Projects with their sums, which are asked for in turn, and counted on by events in between."""
+
+    def __init__(self, session: Session, projects: Sequence[Row]) -> None:
+        self._session = session
+        self._rows = {project["id"]: {"id": project["id"], "project": project["slug"]} for project in projects}
+        self._last: deque[Row] = deque(maxlen=LAST)
+        self.failure: Failure | None = None
+        """Why it is over."""
+
+    @property
+    def rows(self) -> list[Row]:
+        """Those whose sums are known."""
+        return [row for row in self._rows.values() if len(row) > len(("id", "project"))]
+
+    def look_at_all(self) -> None:
+        """Ask for the sums of each project."""
+        for row in self._rows.values():
+            self._look(row)
+
+    def look_around(self) -> None:
+        """The same, over and over, at a pace that the limits allow."""
+        try:
+            while True:
+                for row in self._rows.values():
+                    self._look(row)
+                    time.sleep(LOOK_SECONDS)
+        except Failure as failure:
+            self.failure = failure
+
+    def listen(self, path: str) -> None:
+        """Count what happens."""
+        try:
+            for event in self._session.client.follow(path, None):
+                self._last.append(event)
+                self._count(event)
+        except Failure as failure:
+            self.failure = failure
+
+    def screen(self) -> Group:
+        """All that is known, as people see it."""
+        rows, events = self.rows, [*self._last]
+        cost = sum((Decimal(row["cost_incurred"]) for row in rows), Decimal())
+        table = render.table(rows, COLUMNS)
+        table.caption = f"{sum(row['agents'] for row in rows)} agents, {cost} USD, {time.strftime('%H:%M:%S')}"
+        return Group(table, *(map(line, events) if events else [Text("nothing has happened yet", style="dim")]))
+
+    def _look(self, row: Row) -> None:
+        sums = self._session.client.get(f"/projects/{row['id']}/agents/metrics")
+        row |= {"agents": sums["total_instances"]} | {status: sums["by_status"][status] for status in STATUSES}
+        row |= {name: sums[f"total_{name}"] for name in ("tasks_completed", "tokens_used", "cost_incurred")}
+
+    def _count(self, event: Row) -> None:
+        row = self._rows.get(event["project_id"], {})
+        if "agents" in row:
+            row["agents"] += event["before"] is None
+            row[event["after"]] += 1
+            if event["before"] is not None:
+                row[event["before"]] -= 1

@@ -1,0 +1,315 @@
+"""Event streams: what happens is told at once, without gap or repeat, to hundreds who cost the API nothing."""
+
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import UUID, uuid4
+
+import httpx2
+import pytest
+
+from orchestrator import claims, cursors, eras, feed
+from orchestrator.db import Guard, begin
+from orchestrator.drain import Drainer
+from orchestrator.keys import Caller
+from tests.sse import Stream
+from tests.stage import Api, Project, busy, drain, eventually, is_problem, sql
+from tests.test_events import PATIENCE, SOMEBODY, names
+from tests.wire import Gunicorn
+from web import listener
+from web.listener import Listener
+
+
+@pytest.fixture
+def own(quiet: Project, tmp_path: Path) -> Iterator[str]:
+    """The address of a web server on the test's own database."""
+    del quiet
+    with Gunicorn.start(tmp_path / "web.log", ORCH_STREAMS="3") as running:
+        yield f"http://127.0.0.1:{running.port}"
+
+
+def follow(server: str, project: Project, query: str = "", **headers: str) -> Stream:
+    """A stream of the project's events."""
+    return Stream(server, project.api.key, f"{project.path}/events{query}", **headers)
+
+
+def told(stream: Stream, count: int) -> list[tuple[str, int]]:
+    """The stream's events, once there are so many."""
+    eventually(lambda: len(stream.messages) >= count, PATIENCE)
+    return stream.events
+
+
+def whole(project: Project) -> list[dict[str, Any]]:
+    """All events of the project, by page."""
+    found: list[dict[str, Any]] = []
+    cursor = ""
+    while cursor is not None:
+        page = project.api.get(f"{project.path}/events?limit=100{cursor and '&after='}{cursor}").json
+        found += page["data"]  # type: ignore[index]
+        cursor = page["pagination"]["next_cursor"]  # type: ignore[index]
+    return found
+
+
+def test_an_event_is_told_as_the_page_shows_it_and_within_a_second(server: str, project: Project) -> None:
+    agent = project.spawn()["id"]
+    eventually(lambda: whole(project), PATIENCE)  # or its birth would be told as well
+    took = []
+    with follow(server, project) as stream:
+        for number, verb in enumerate(("pause", "resume", "pause")):
+            began = time.monotonic()
+            project.send(agent, verb, reason="budget review")
+            told(stream, number + 1)
+            took.append(time.monotonic() - began)
+
+    assert stream.data == whole(project)[1:]
+    assert [message.id for message in stream.messages] == [event["cursor"] for event in stream.data]
+    assert {message.event for message in stream.messages} == {"message"}
+    assert sorted(took)[1] < busy(1)
+    assert stream.answer.headers["Content-Type"] == "text/event-stream"
+    assert stream.answer.headers["Cache-Control"] == "no-store"
+
+
+def test_a_stream_that_was_cut_goes_on_where_it_was(quiet: Project, own: str) -> None:
+    agents = [quiet.born() for _ in range(3)]
+    first_ever = feed.Position(0, 0, UUID(int=0), 0).cursor()
+    with follow(own, quiet, f"?after={first_ever}") as first:
+        told(first, 3)
+    for agent in agents:
+        quiet.send(agent, "pause")
+    drain()
+
+    with follow(own, quiet, "?after=ignored", Last_Event_ID=first.last_id) as second:
+        told(second, 3)
+        quiet.send(agents[0], "resume")
+        drain()
+        told(second, 4)
+
+    assert first.events + second.events == names(whole(quiet))
+
+
+def test_what_is_committed_late_is_told_in_its_place(quiet: Project, own: str) -> None:
+    slow, fast = quiet.born(), quiet.born()
+    for agent in (slow, fast):
+        quiet.send(agent, "pause")
+    with follow(own, quiet) as stream:
+        with begin(Guard.DRAIN) as db:
+            Drainer(slot=3).drain(db, claims.claim_one(db, UUID(slow)))
+            drain()
+            quiet.send(fast, "resume")
+            drain()
+            time.sleep(0.5)
+            meanwhile = stream.events
+        told(stream, 3)
+
+    assert meanwhile == []
+    assert stream.events == [(slow, 2), (fast, 2), (fast, 3)]
+
+
+def test_many_streams_among_many_writers_are_all_told_the_same(server: str, project: Project) -> None:
+    agents = [project.spawn()["id"] for _ in range(8)]
+
+    def write(agent: str) -> None:
+        for number in range(20):
+            project.send(agent, "update", name=f"name {number}")
+
+    with ExitStack() as open_, ThreadPoolExecutor(8) as pool:
+        streams = [open_.enter_context(follow(server, project)) for _ in range(5)]
+        list(pool.map(write, agents))
+        last = {(agent, 21) for agent in agents}
+        eventually(lambda: all(last <= set(stream.events) for stream in streams), PATIENCE)
+
+    expected = [event for event in names(whole(project)) if event[1] > 1]  # the last births may be told as well
+    assert len(expected) == len(set(expected)) == 160
+    assert [[event for event in stream.events if event[1] > 1] for stream in streams] == [expected] * 5
+
+
+def test_one_may_follow_an_agent_a_verb_or_a_status(server: str, project: Project) -> None:
+    agent, other = project.spawn()["id"], project.spawn()["id"]
+    eventually(lambda: len(whole(project)) == 2, PATIENCE)
+    wanted = {
+        f"?agent_id={agent}": [(agent, 2), (agent, 3)],
+        "?verb=resume": [(agent, 3)],
+        "?status=paused": [(agent, 2), (other, 2)],
+        f"?status=paused&agent_id={other}": [(other, 2)],
+        "": [(agent, 2), (other, 2), (agent, 3)],
+    }
+    with ExitStack() as open_:
+        streams = {query: open_.enter_context(follow(server, project, query)) for query in wanted}
+        for target, verb in ((agent, "pause"), (other, "pause"), (agent, "resume")):
+            command = project.send(target, verb)["id"]
+            eventually(lambda c=command: project.command(c)["state"] == "applied", PATIENCE)  # type: ignore[misc]
+        eventually(lambda: len(streams[""].messages) == 3, PATIENCE)
+        time.sleep(0.3)
+
+    assert {query: stream.events for query, stream in streams.items()} == wanted
+    for query, events in wanted.items():
+        page = project.api.get(f"{project.path}/events{query}").json["data"]  # type: ignore[index]
+        assert [event for event in names(page) if event[1] > 1] == events
+
+
+def test_a_filtered_page_goes_on_over_what_it_leaves_out(quiet: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "PIECE", 2)
+    monkeypatch.setattr(feed, "SCAN", 4)
+    agents = [quiet.born() for _ in range(9)]
+    quiet.send(agents[3], "pause")
+    quiet.send(agents[4], "pause")
+    drain()
+    eventually(lambda: len(whole(quiet)) == 11, PATIENCE)
+
+    pages, cursor = [], ""
+    while cursor is not None:
+        answer = quiet.api.get(f"{quiet.path}/events?verb=pause&limit=1{cursor and '&after='}{cursor}").json
+        pages.append(names(answer["data"]))  # type: ignore[index]
+        cursor = answer["pagination"]["next_cursor"]  # type: ignore[index]
+
+    assert [event for page in pages for event in page] == [(agents[3], 2), (agents[4], 2)]
+    assert max(map(len, pages)) == 1
+
+
+def test_all_projects_at_once_are_told_to_whoever_may_see_them(admin: Api, server: str, project: Project) -> None:
+    owner = admin.user()
+    with Stream(server, owner.key, "events") as mine, Stream(server, admin.key, "events") as all_:
+        made = Project.make(admin, owner)
+        kept, others = made.spawn(wait=False)["agent_id"], project.spawn(wait=False)["agent_id"]
+        told(mine, 1)
+        eventually(lambda: {(kept, 1), (others, 1)} <= set(all_.events), PATIENCE)
+        time.sleep(0.3)
+
+        assert mine.events == [(kept, 1)]
+    page = owner.get("events").json
+    assert names(page["data"]) == [(kept, 1)]  # type: ignore[index]
+    assert (others, 1) in names(admin.get(f"events?agent_id={others}").json["data"])  # type: ignore[index]
+
+
+def test_whoever_would_not_be_let_in_again_is_cut_off(admin: Api, server: str, worker: Any) -> None:
+    del worker
+    stayer = admin.user()
+    user, moved, demoted = admin.user(), Project.make(admin, stayer), admin.user(is_superuser=True)
+    own = Project.make(admin, user)
+    key = user.get("keys").json["data"][0]["id"]  # type: ignore[index]
+    someone = demoted.get("me").json["user"]["id"]  # type: ignore[index]
+    with ExitStack() as open_:
+        streams = [
+            open_.enter_context(Stream(server, user.key, f"{own.path}/events")),
+            open_.enter_context(Stream(server, stayer.key, f"{moved.path}/events")),
+            open_.enter_context(Stream(server, demoted.key, "events")),
+        ]
+        staying = open_.enter_context(Stream(server, stayer.key, "events"))
+        assert admin.delete(f"keys/{key}").status_code == 204
+        sql("UPDATE projects SET owner_id = :owner WHERE id = :id", owner=someone, id=moved.id)
+        sql("UPDATE users SET is_superuser = false WHERE id = :id", id=someone)
+
+        eventually(lambda: not any(stream.is_open for stream in streams), 5)
+        assert staying.is_open
+
+
+def test_a_place_of_before_a_restore_is_said_to_be_of_no_use(quiet: Project, own: str) -> None:
+    quiet.born()
+    cursor = eventually(lambda: whole(quiet), PATIENCE)[0]["cursor"]
+    with follow(own, quiet) as stream:
+        with begin(Guard.TOOL) as db:
+            eras.begin(db)
+        eventually(lambda: stream.messages, PATIENCE)
+        quiet.born()
+        told_after = eventually(lambda: len(stream.messages) == 2 and stream.messages[1], PATIENCE)
+    with follow(own, quiet, Last_Event_ID=cursor) as late:
+        eventually(lambda: late.messages, PATIENCE)
+    with follow(own, quiet, Last_Event_ID=stream.messages[0].id) as again:
+        told(again, 1)
+
+    assert [stream.messages[0].event, late.messages[0].event] == ["resync", "resync"]
+    assert "restored" in stream.messages[0].data["detail"]
+    assert again.messages[0] == told_after
+    assert is_problem(quiet.api.get(f"{quiet.path}/events?after={cursor}"), 410, "resync")
+
+
+@pytest.mark.parametrize("id_", ["x", cursors.encode(1, SOMEBODY, 1), cursors.encode(0, -1, SOMEBODY, 1)])
+def test_an_id_that_no_event_had_is_refused(project: Project, id_: str) -> None:
+    answer = project.api.get(f"{project.path}/events", Accept="text/event-stream", Last_Event_ID=id_)
+
+    assert is_problem(answer, 422, "validation_error")
+    assert answer.json["errors"][0]["field"] == "Last-Event-ID"  # type: ignore[index]
+
+
+def test_streams_hold_no_thread_and_too_many_are_sent_away(quiet: Project, tmp_path: Path) -> None:
+    with Gunicorn.start(tmp_path / "web.log", ORCH_STREAMS="20", ORCH_WEB_THREADS="2") as running, ExitStack() as open_:
+        server = f"http://127.0.0.1:{running.port}"
+        for _ in range(20):
+            open_.enter_context(follow(server, quiet))
+        with httpx2.Client(base_url=server, headers={"Authorization": f"Bearer {quiet.api.key}"}) as client:
+            refused = client.get(f"/api/v1/{quiet.path}/events", headers={"Accept": "text/event-stream"})
+            assert client.get(f"/api/v1/{quiet.path}").status_code == 200
+            assert "orchestrator_event_streams 20.0" in client.get("/metrics").text
+    assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
+
+
+def test_one_that_does_not_read_holds_up_nobody_and_misses_nothing(quiet: Project, own: str) -> None:
+    agent = quiet.born()
+    memory = {"short_term_memory": {"seen": "x" * 10_000}}
+    address = urlsplit(own)
+    with socket.socket() as lazy, follow(own, quiet) as stream:
+        lazy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        lazy.connect((address.hostname, address.port))
+        asked = f"GET /api/v1/{quiet.path}/events HTTP/1.0\r\nAuthorization: Bearer {quiet.api.key}\r\n"
+        lazy.sendall(f"{asked}Accept: text/event-stream\r\n\r\n".encode())
+        assert lazy.recv(15) == b"HTTP/1.0 200 OK"
+        for number in range(600):
+            quiet.send(agent, "update", short_term_memory={"seen": f"{number} {memory}"})
+        eventually(drained, PATIENCE)
+        told(stream, 600)
+
+        lazy.settimeout(10)
+        heard = b""
+        while b'"version":601' not in heard[-20_000:]:
+            heard += lazy.recv(1 << 16)
+    assert heard.count(b"\ndata: ") == 600
+
+
+def drained() -> bool:
+    """Whether nothing waits, after one more drain."""
+    drain()
+    return not sql("SELECT 1 FROM commands WHERE state = 'queued' LIMIT 1")
+
+
+def test_a_stream_on_which_nothing_happens_says_where_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = socket.socketpair()
+    caller = Caller(uuid4(), "", is_superuser=True, is_active=True, key_id=uuid4(), key_name="", key_prefix="")
+    at = feed.Position(0, 7, uuid4(), 3)
+    with ours, theirs:
+        stream = Listener(caller, feed.Scope(), feed.EVERYTHING, at)
+        stream.connect(ours)
+        stream.beat()
+        assert stream.flush() is None
+        monkeypatch.setattr(listener, "BEAT_SECONDS", 0)
+        stream.beat()
+        assert stream.flush() is None
+        assert theirs.recv(1000) == f": beat\nid: {at.cursor()}\n\n".encode()
+
+        stream.say(b"x" * 10_000_000)
+        assert (stream.flush(), stream.is_busy) == (None, True)
+        monkeypatch.setattr(listener, "STUCK_SECONDS", -1)
+        assert stream.flush() == "stuck"
+        theirs.close()
+        assert stream.flush() == "gone"
+
+
+def test_an_event_of_another_project_or_owner_is_not_heard() -> None:
+    project, owner = uuid4(), uuid4()
+    event: Any = SimpleNamespace(project_id=project, owner_id=owner, agent_id=uuid4(), verb="pause", after="paused")
+    caller = Caller(owner, "", is_superuser=False, is_active=True, key_id=uuid4(), key_name="", key_prefix="")
+    for scope, hears in (
+        (feed.Scope(), True),
+        (feed.Scope((project,)), True),
+        (feed.Scope((uuid4(),)), False),
+        (feed.Scope(owner_id=owner), True),
+        (feed.Scope(owner_id=uuid4()), False),
+    ):
+        stream = Listener(caller, scope, feed.EVERYTHING, feed.Position(0, 0, uuid4(), 0))
+        stream.tell([event], {id(event): b"frame"})
+        assert stream.is_busy is hears, scope
