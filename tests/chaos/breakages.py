@@ -161,6 +161,10 @@ def bring_never(draft: Draft) -> None:
     draft.final.feed.pop(len(draft.final.feed) // 2)
 
 
+def stream_never(draft: Draft) -> None:
+    draft.final.stream.pop(len(draft.final.stream) // 2)
+
+
 def bring_late(draft: Draft) -> None:
     draft.final.feed.reverse()
 
@@ -199,5 +203,6 @@ BREAKAGES: dict[Break, str] = {
     bring_twice: "feed",
     bring_never: "feed",
     bring_late: "feed",
+    stream_never: "feed",
 }
 """Each with the check that must find it."""

@@ -12,7 +12,7 @@ from typing import Any
 from tests.chaos import history
 from tests.chaos.client import Caller, Request
 from tests.chaos.faults import ALL, KILLS, Missed
-from tests.chaos.follower import Follower
+from tests.chaos.follower import Follower, Listener
 from tests.chaos.history import Fault, Final, Recorder
 from tests.chaos.stack import Stack, stack, wait_until_back
 from tests.chaos.workload import API, HOT, Client, World
@@ -29,6 +29,10 @@ CALM_SECONDS = 12.0
 
 LEASE_ENDS_SECONDS = 8.0
 """After its last beat a lease of five seconds is lost, and that is noticed: nothing moves any more."""
+
+LISTENING_SECONDS = 30.0
+"""In the end, for what the stream has not brought yet: events are told within a second, and one that was cut comes back
+after one."""
 
 LONGER = 0.5
 """A campaign in which something has not happened goes on for so much of its time."""
@@ -80,7 +84,8 @@ def run(plan: Plan, folder: Path) -> None:
         world, stranger = _make_world(campaign)
         replayer = campaign.caller(REPLAYER)
         follower = Follower(campaign.caller(CLIENTS + 2), world)
-        _under_load(campaign, world, stranger, follower)
+        listener = Listener(f"http://{running.address}", running.key, f"projects/{world.project}/events")
+        _under_load(campaign, world, stranger, (follower, listener))
         _until(lambda: _is_ready(replayer), plan.patience)
         _ask_again(replayer, world.unknown)
         _last_words(replayer, running, world)
@@ -88,7 +93,9 @@ def run(plan: Plan, folder: Path) -> None:
         _until(lambda: _is_done(replayer, world), plan.patience)
         time.sleep(3)  # usage that waits is counted within two sweeps
         follower.catch_up()
-        history.write(folder, campaign.faults, _final(replayer, world, follower))
+        listener.catch_up(len(follower.seen), LISTENING_SECONDS)
+        listener.close()
+        history.write(folder, campaign.faults, _final(replayer, world, follower, listener))
         for recorder in campaign.recorders:
             recorder.close()
 
@@ -108,18 +115,18 @@ def _make_world(campaign: Campaign) -> tuple[World, str]:
     return World(project["id"], kind["id"]), made("keys", name="stranger", user_id=stranger["id"])["key"]
 
 
-def _under_load(campaign: Campaign, world: World, stranger: str, follower: Follower) -> None:
+def _under_load(campaign: Campaign, world: World, stranger: str, followers: tuple[Follower, Listener]) -> None:
     clients = [
         Client(number, campaign.caller(number), campaign.caller(100 + number, stranger), world, campaign.plan.seed)
         for number in range(CLIENTS)
     ]
-    with ThreadPoolExecutor(CLIENTS + 1) as pool:
-        working = [pool.submit(one.work) for one in (*clients, follower)]
+    with ThreadPoolExecutor(CLIENTS + len(followers)) as pool:
+        working = [pool.submit(one.work) for one in (*clients, *followers)]
         try:
             _go_wrong(campaign)
             time.sleep(CALM_SECONDS)
         finally:
-            for one in (*clients, follower):
+            for one in (*clients, *followers):
                 one.stopping = True
         for work in working:
             work.result()
@@ -187,7 +194,7 @@ def _until(fact: Callable[[], bool], seconds: float) -> None:
         time.sleep(0.1)
 
 
-def _final(caller: Caller, world: World, follower: Follower) -> Final:
+def _final(caller: Caller, world: World, follower: Follower, listener: Listener) -> Final:
     agents = list(caller.pages(f"{world.path}/agents?limit=100"))
     commands = list(caller.pages(f"{world.path}/commands?limit=100"))
     return Final(
@@ -197,6 +204,7 @@ def _final(caller: Caller, world: World, follower: Follower) -> Final:
         metrics=_answer(caller, f"{world.path}/agents/metrics"),
         violated=[found["name"] for found in _answer(caller, f"{API}/verify")["invariants"] if found["violations"]],
         feed=[*follower.seen],
+        stream=[*listener.seen],
     )
 
 

@@ -55,7 +55,7 @@ class Fault:
 class Final:
     """All that the API shows when nothing is on its way any more: agents, commands and events (by agent, oldest first)
     as it shows them, the project's metrics, the invariants that `GET /verify` found violated; and agent and version of
-    each event as the project's feed brought them to somebody who followed it all the time."""
+    each event as the project's feed brought them to those who followed it all the time, by page and by stream."""
 
     agents: list[dict[str, Any]] = field(default_factory=list)
     commands: list[dict[str, Any]] = field(default_factory=list)
@@ -63,6 +63,7 @@ class Final:
     metrics: dict[str, Any] = field(default_factory=dict)
     violated: list[str] = field(default_factory=list)
     feed: list[Sequence[Any]] = field(default_factory=list)
+    stream: list[Sequence[Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

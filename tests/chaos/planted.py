@@ -236,8 +236,8 @@ BUGS: dict[str, Bug] = {
     "a page misses agents": Bug("orchestrator.fleet", _wrapped("page_after", _lose_rows), "lists"),
     "fingerprint ignored": Bug("orchestrator.idempotency", _wrapped("earlier", _ignore_fingerprint), "reuse"),
     "the feed does not wait": Bug(
-        "orchestrator.queries",
-        _rewritten("_FEED", ("AND xid < feed_position(pg_snapshot_xmin(pg_current_snapshot()))", "")),
+        "orchestrator.feed",
+        _rewritten("_OF_ONE", ("feed_position(pg_snapshot_xmin(pg_current_snapshot()))", f"'{2**64 - 1}'")),
         "feed",
     ),
     "strangers are let in": Bug(

@@ -92,6 +92,7 @@ class Fleet:
             events={subject.id: subject.events for subject in born},
             metrics=self.sums([*self.subjects.values()]),
             feed=[[subject.id, event["version"]] for subject in born for event in subject.events],
+            stream=[[subject.id, event["version"]] for subject in born for event in subject.events],
         )
 
     def accept(self, subject: Subject, order: Order, reason: str | None, actor: str = "user") -> dict[str, Any]:

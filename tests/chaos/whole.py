@@ -2,7 +2,7 @@
 
 from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from operator import lt
 from typing import Any
 
@@ -50,16 +50,23 @@ def births(evidence: Evidence) -> list[Birth]:
 
 def feed(evidence: Evidence) -> Iterator[Violation]:
     """An event that the feed brought twice, against its agent's order, or never; or one that there is not."""
-    final, reached = evidence.history.final, dict[str, int]()
-    for agent, version in final.feed:
+    final = evidence.history.final
+    for by, brought in (("page", final.feed), ("stream", final.stream)):
+        for agent, sentence in _misled(brought, final.events):
+            yield Violation("feed", f"the feed by {by} brought {sentence}", agent)
+
+
+def _misled(brought: Iterable[Sequence[Any]], events: Mapping[str, Sized]) -> Iterator[tuple[str, str]]:
+    reached = dict[str, int]()
+    for agent, version in brought:
         before = reached.get(agent, 0)
         if version != before + 1:
-            yield Violation("feed", f"the feed brought version {version} after version {before}", agent)
+            yield agent, f"version {version} after version {before}"
         reached[agent] = version
-    for agent in reached.keys() | final.events.keys():
-        there, brought = len(final.events.get(agent, ())), reached.get(agent, 0)
-        if there != brought:
-            yield Violation("feed", f"the feed brought {brought} versions, and there are {there}", agent)
+    for agent in reached.keys() | events.keys():
+        there, count = len(events.get(agent, ())), reached.get(agent, 0)
+        if there != count:
+            yield agent, f"{count} versions, and there are {there}"
 
 
 def metrics(evidence: Evidence) -> Iterator[Violation]:
