@@ -104,13 +104,16 @@ def poster(url: str, key: str) -> Callable[..., tuple[int, bytes]]:
     return post
 
 
-def pace(url: str, key: str, paths: Sequence[str], rate: float, seconds: float) -> None:
-    """These addresses, one after the other, so many a second whatever the answers take (an open loop)."""
+def pace(url: str, key: str, paths: Sequence[str], rate: float, seconds: float) -> list[float]:
+    """These addresses, one after the other, so many a second whatever the answers take (an open loop). Seconds from
+    when each was due until it was answered. Raises RuntimeError where one was not accepted."""
     began = time.monotonic()
     with ThreadPoolExecutor(CONNECTIONS, initializer=_own_poster, initargs=(url, key)) as pool:
+        sent = []
         for number in range(round(rate * seconds)):
             time.sleep(max(0.0, began + number / rate - time.monotonic()))
-            pool.submit(_post, paths[number % len(paths)])
+            sent.append(pool.submit(_post, paths[number % len(paths)], began + number / rate))
+        return [answered.result() for answered in sent]
 
 
 _POSTERS: dict[str, Any] = {}
@@ -120,7 +123,8 @@ def _own_poster(url: str, key: str) -> None:
     _POSTERS[str(get_ident())] = poster(url, key)
 
 
-def _post(path: str) -> None:
+def _post(path: str, due: float) -> float:
     status, answer = _POSTERS[str(get_ident())](path, None)
     if status != 202:
         raise RuntimeError(f"{path}: {status} {answer!r}")
+    return time.monotonic() - due

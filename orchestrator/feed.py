@@ -61,6 +61,12 @@ class Scope(NamedTuple):
     project_ids: tuple[UUID, ...] | None = None
     owner_id: UUID | None = None
 
+    def has(self, event: Any) -> bool:
+        """Whether it is one of them; where the owner counts, it must have been read for more than one project."""
+        if self.project_ids is not None and event.project_id not in self.project_ids:
+            return False
+        return self.owner_id is None or self.owner_id == event.owner_id
+
 
 class Wanted(NamedTuple):
     """Which events: an agent's, with a verb, that left the agent in a status; None: any."""

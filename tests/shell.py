@@ -1,16 +1,17 @@
 """`orch` as somebody calls it: in this process, as a process of its own, or on a terminal."""
 
+import codecs
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Timer
 from typing import Any
 
 from click.testing import CliRunner, Result
@@ -63,20 +64,33 @@ class Orch:
             out, err = process.communicate(timeout=60)
         return subprocess.CompletedProcess(line, process.returncode, out, err)
 
-    def on_terminal(self, *line: str, seconds: float | None = None, **env: str) -> tuple[int, str]:
-        """The exit code of one call as a process on a terminal, and what was written there; with Ctrl-C after so many
-        seconds."""
+    def on_terminal(
+        self, *line: str, once: Sequence[tuple[str, Callable[[], object]]] = (), **env: str
+    ) -> tuple[int, str]:
+        """The exit code of one call as a process on a terminal, and all that was written there.
+
+        `once`: what is done as soon as some words stand there, one after the other; then comes Ctrl-C.
+        """
         ours, theirs = pty.openpty()
         given = os.environ | self.env | env | {"TERM": "xterm", "COLUMNS": "160", "LINES": "50"}
         with subprocess.Popen([*COMMAND, *line], cwd=ROOT, env=given, stdout=theirs, stderr=theirs) as process:
             os.close(theirs)
-            if seconds is not None:
-                Timer(seconds, process.send_signal, [signal.SIGINT]).start()
-            shown = b""
-            try:
-                while read := os.read(ours, 65536):
-                    shown += read
-            except OSError:  # how Linux says that the other side has closed
-                pass
+            shown, to_come = "", [*once]
+            for piece in _read(ours):
+                shown += piece
+                while to_come and to_come[0][0] in re.sub(r"\x1b\[[\d;]*m", "", shown):
+                    to_come.pop(0)[1]()
+                    if not to_come:
+                        process.send_signal(signal.SIGINT)
         os.close(ours)
-        return process.returncode, shown.decode()
+        return process.returncode, shown
+
+
+def _read(terminal: int) -> Iterator[str]:
+    """What is written there, piece by piece, to the end."""
+    decode = codecs.getincrementaldecoder("utf-8")().decode
+    try:
+        while read := os.read(terminal, 65536):
+            yield decode(read)
+    except OSError:  # how Linux says that the other side has closed
+        pass

@@ -16,6 +16,7 @@ import pytest
 
 from tests.chaos.stack import Stack
 from tests.chaos.stack import stack as started
+from tests.sse import Stream
 from tests.stage import busy, eventually
 
 SECONDS = float(os.environ.get("ORCH_TEST_AWAY", "5"))
@@ -100,6 +101,7 @@ def test_with_redis_frozen_doors_go_on_answering_and_readers_do_not_wait(stack: 
 
 def test_with_postgresql_down_doors_say_when_to_come_back_and_recover_by_themselves(stack: Stack, agent: str) -> None:
     before = processes(stack)
+    stream = Stream(f"http://{stack.address}", stack.key, agent.rpartition("/agents")[0] + "/events")
 
     stack.postgres.crash()
     refused = asked_again_and_again(3, lambda: ask(stack, "PATCH", agent, {"current_task": "lost"}))
@@ -110,6 +112,9 @@ def test_with_postgresql_down_doors_say_when_to_come_back_and_recover_by_themsel
     assert max(answer.seconds for answer in refused) < busy(3)
     eventually(lambda: ask(stack, "PATCH", agent, {"current_task": "found"}, Prefer="wait=5").status == 200, 30)
     assert ask(stack, "GET", agent).body["current_task"] == "found"
+    with stream:
+        eventually(lambda: stream.data and stream.data[-1]["changes"] == {"current_task": "found"}, 10)
+        assert stream.is_open, "it was not even cut"
     assert processes(stack) == before, "nothing of ours was started again"
 
 

@@ -48,19 +48,10 @@ class Listener:
         sock.setblocking(False)
         self._sock = sock
 
-    def tell(self, events: Sequence[Row[Any]], frames: dict[int, bytes]) -> None:
-        """Say those of the events that it wants; `frames` keeps what an event looks like, for the next listener."""
-        mine = [event for event in events if self._may_hear(event) and self.wanted.has(event)]
-        for event in mine:
-            if id(event) not in frames:
-                frames[id(event)] = _frame(event)
-        if mine:
-            self.say(b"".join(frames[id(event)] for event in mine))
-
-    def _may_hear(self, event: Any) -> bool:
-        if self.scope.project_ids is not None:
-            return event.project_id in self.scope.project_ids
-        return self.scope.owner_id in (None, event.owner_id)
+    def tell(self, telling: "Telling") -> None:
+        """Say those of the events that it wants."""
+        if text := telling.to(self.scope, self.wanted):
+            self.say(text)
 
     def say(self, text: bytes) -> None:
         """Write it, or keep it until there is room."""
@@ -97,6 +88,23 @@ class Listener:
             self._sock.close()
 
 
-def _frame(event: Row[Any]) -> bytes:
-    shape = schemas.Event.model_validate(answers.event(event))
-    return b"id: %b\ndata: %b\n\n" % (shape.cursor.encode(), shape.model_dump_json().encode())
+class Telling:
+    """Some events, as they are told to any number of listeners: to all who want the same in the same words."""
+
+    def __init__(self, events: Sequence[Row[Any]]) -> None:
+        self._events = events
+        self._frames: dict[int, bytes] = {}
+        self._texts: dict[tuple[Scope, Wanted], bytes] = {}
+
+    def to(self, scope: Scope, wanted: Wanted) -> bytes:
+        """What is said to one who wants these."""
+        if (scope, wanted) not in self._texts:
+            numbers = (n for n, event in enumerate(self._events) if scope.has(event) and wanted.has(event))
+            self._texts[scope, wanted] = b"".join(map(self._frame, numbers))
+        return self._texts[scope, wanted]
+
+    def _frame(self, number: int) -> bytes:
+        if number not in self._frames:
+            shape = schemas.Event.model_validate(answers.event(self._events[number]))
+            self._frames[number] = b"id: %b\ndata: %b\n\n" % (shape.cursor.encode(), shape.model_dump_json().encode())
+        return self._frames[number]

@@ -20,7 +20,7 @@ from orchestrator.db import autocommit
 from orchestrator.errors import Unavailable
 from orchestrator.feed import Position, Scope, Wanted
 from orchestrator.settings import settings
-from web.listener import Listener
+from web.listener import Listener, Telling
 
 EVENT_STREAM = "text/event-stream"
 HANDED_OVER = "orchestrator.listener"
@@ -111,11 +111,11 @@ class Hub:
             return
         events = feed.read(db, _union(listeners), self._at, PIECE, now)
         self._at = now if len(events) < PIECE else feed.position(events[-1])
-        frames: dict[int, bytes] = {}
+        telling = Telling(events)
         for listener in listeners:
             listener.is_late |= listener.is_busy  # it gets no more before it has read that, and then by itself
             if not listener.is_late:
-                listener.tell(events, frames)
+                listener.tell(telling)
                 listener.at = self._at
 
     def _catch_up(self, db: Connection, listener: Listener, until: Position) -> None:
@@ -124,7 +124,7 @@ class Hub:
         if not listener.is_late or listener.is_busy or listener.at > until:  # the others will come by there
             return
         events = feed.read(db, listener.scope, listener.at, PIECE, until)
-        listener.tell(events, {})
+        listener.tell(Telling(events))
         listener.is_late = len(events) == PIECE
         listener.at = feed.position(events[-1]) if listener.is_late else until
 
