@@ -245,6 +245,8 @@ def test_streams_hold_no_thread_and_too_many_are_sent_away(quiet: Project, tmp_p
         with httpx2.Client(base_url=server, headers={"Authorization": f"Bearer {quiet.api.key}"}) as client:
             refused = client.get(f"/api/v1/{quiet.path}/events", headers={"Accept": "text/event-stream"})
             assert client.get(f"/api/v1/{quiet.path}").status_code == 200
+            head = client.head(f"/api/v1/{quiet.path}/events", headers={"Accept": "text/event-stream"})
+            assert (head.status_code, head.headers["Content-Type"], head.content) == (200, "application/json", b"")
             assert "orchestrator_event_streams 20.0" in client.get("/metrics").text
     assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
 

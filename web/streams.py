@@ -148,7 +148,8 @@ class Hub:
 
 def is_asked_for() -> bool:
     """Whether this request would rather have a stream than a page."""
-    return request.accept_mimetypes.best_match(["application/json", EVENT_STREAM]) == EVENT_STREAM
+    best = request.accept_mimetypes.best_match(["application/json", EVENT_STREAM])
+    return best == EVENT_STREAM and request.method == "GET"  # a HEAD has no body to come
 
 
 def begin(scope: Scope, wanted: Wanted, at: Position) -> Response:
