@@ -8,6 +8,7 @@ from orchestrator.link import KEEPALIVE, redis_url
 broker_url = redis_url()
 broker_connection_retry_on_startup = True  # the worker may start before Redis does
 broker_connection_max_retries = None  # the default gives up after 100 tries and the worker ends
+broker_channel_error_retry = True  # by default a Redis that refuses (it is full, say) ends the worker
 broker_pool_acquire_timeout = 2  # the default waits for ever for a free connection
 
 broker_transport_options = {

@@ -1,9 +1,10 @@
 """Redis wiped, stopped, lost and frozen under a running fleet: nothing that was accepted is lost, nobody waits long."""
 
+import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 
@@ -22,11 +23,18 @@ LIMITS = '{"spawn": "off", "get": "off"}'
 
 
 @pytest.fixture
-def http(quiet: Project, own_redis: OwnRedis, tmp_path: Path) -> Iterator[httpx2.Client]:
+def working(quiet: Project, own_redis: OwnRedis, tmp_path: Path) -> Iterator[Worker]:
+    """A worker of this test's own."""
+    del quiet, own_redis
+    with Worker.start(tmp_path / "worker.log") as running:
+        yield running
+
+
+@pytest.fixture
+def http(quiet: Project, working: Worker, tmp_path: Path) -> Iterator[httpx2.Client]:
     """What speaks to a web process of this test's own, whose worker is at work already."""
-    with ExitStack() as stack:
-        web = stack.enter_context(Gunicorn.start(tmp_path / "web.log", ORCH_LIMITS=LIMITS))
-        stack.enter_context(Worker.start(tmp_path / "worker.log"))
+    del working
+    with Gunicorn.start(tmp_path / "web.log", ORCH_LIMITS=LIMITS) as web:
         quiet.spawn(wait=False)
         eventually(lambda: queued() == 0, 30)
         web.http.headers["Authorization"] = f"Bearer {quiet.api.key}"
@@ -117,6 +125,22 @@ def test_frozen(http: httpx2.Client, agent: str, own_redis: OwnRedis) -> None:
             pause_at_once(http, agent)
 
     eventually(lambda: paused(http, agent), 10)
+    assert violations() == {}
+
+
+def test_full(http: httpx2.Client, agent: str, own_redis: OwnRedis, working: Worker) -> None:
+    working.process.send_signal(signal.SIGSTOP)
+    pause_at_once(http, agent)
+    time.sleep(0.5)  # the bell has been handed to it, and is not noted yet as being in its hands
+    own_redis.client.config_set("maxmemory", 1)
+    working.process.send_signal(signal.SIGCONT)
+    time.sleep(2)
+    pause_at_once(http, agent)
+    own_redis.client.config_set("maxmemory", 0)
+
+    eventually(lambda: paused(http, agent), 10)
+    assert working.process.poll() is None
+    assert "Unrecoverable" not in working.log.read_text()
     assert violations() == {}
 
 
