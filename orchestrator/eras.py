@@ -1,8 +1,11 @@
 """Eras: a new one begins where the database goes on from an older state, or on another server.
 
 The feed is read in the order of transaction ids, which each server counts for itself; and after the backup that was
-restored, cursors and epochs of leases were given out that it does not know of. So both go on from far beyond.
+restored, cursors and epochs of leases were given out that it does not know of. So both go on from far beyond. How far
+is left to chance, too: the number names the era, and one backup may be restored twice.
 """
+
+import secrets
 
 from sqlalchemy import Connection, text
 
@@ -38,7 +41,7 @@ def begin(db: Connection) -> None:
     """Begin a new era. New events come after all that anybody can have read, and whoever held a lease is fenced: it is
     lost in its time, for its beats count no more."""
     db.execute(_ALONE)
-    beyond = int(db.execute(_REACHED).scalar_one()) + JUMP
+    beyond = int(db.execute(_REACHED).scalar_one()) + JUMP + secrets.randbelow(JUMP)
     db.execute(text(_position(beyond)))
     db.execute(_SEATS)
     for statement in (_EPOCHS, _TOKENS):

@@ -4,7 +4,8 @@ Identity order is not commit order. So events are read in the order of their tra
 running transaction can precede: the feed lags behind the oldest one that writes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -21,20 +22,25 @@ PIECE, SCAN = 1_000, 10_000
 
 RESTORED = "the database was restored since this cursor was given out; read the agents anew and go on without it"
 
+EACH = 100
+"""Events of one project that are read at once where a look may go far back over many."""
+
 _NEWEST = UUID(int=2**128 - 1), 2**63 - 1
 _HORIZON = "feed_position(pg_snapshot_xmin(pg_current_snapshot()))"
-_AFTER = f"""
-    xid < coalesce(CAST(:until AS xid8), {_HORIZON})
-    AND (xid, agent_id, version) > (CAST(:xid AS xid8), :agent, :version)
-    ORDER BY xid, agent_id, version LIMIT :limit
+_SPAN = f"""
+    xid < {_HORIZON} AND (xid, agent_id, version) > (CAST(:xid AS xid8), :agent, :version)
+    AND (xid, agent_id, version) <= (CAST(:until_xid AS xid8), :until_agent, :until_version)
+    ORDER BY xid, agent_id, version
 """
 
 _NOW = text(f"SELECT feed_position('0')::text AS era, {_HORIZON}::text AS horizon")
-_OF_ONE = text(f"SELECT *, feed_position('0')::text AS era FROM events WHERE project_id = :project AND {_AFTER}")
+_OF_ONE = text(f"""
+    SELECT *, feed_position('0')::text AS era FROM events WHERE project_id = :project AND {_SPAN} LIMIT :limit
+""")
 # A look into each project's part of one index: it costs no other, which every event would have to be written to.
 _OF_ALL = text(f"""
     SELECT e.*, feed_position('0')::text AS era, p.owner_id FROM projects p CROSS JOIN LATERAL (
-        SELECT * FROM events WHERE project_id = p.id AND {_AFTER}
+        SELECT * FROM events WHERE project_id = p.id AND {_SPAN} LIMIT :each
     ) e
     WHERE (CAST(:owner AS uuid) IS NULL OR p.owner_id = :owner)
         AND (CAST(:projects AS uuid[]) IS NULL OR p.id = ANY(CAST(:projects AS uuid[])))
@@ -55,6 +61,10 @@ class Position(NamedTuple):
         return cursors.encode(*self)
 
 
+FIRST, LAST = Position(0, 0, UUID(int=0), 0), Position(0, 2**64 - 1, *_NEWEST)
+"""Before and after all that there can be, in any era."""
+
+
 class Scope(NamedTuple):
     """Whose events: of these projects, and of this owner's; None: of any."""
 
@@ -62,10 +72,18 @@ class Scope(NamedTuple):
     owner_id: UUID | None = None
 
     def has(self, event: Any) -> bool:
-        """Whether it is one of them; where the owner counts, it must have been read for more than one project."""
+        """Whether it is one of them. Where the owner counts, it must have been read for all projects: only then is it
+        known."""
         if self.project_ids is not None and event.project_id not in self.project_ids:
             return False
         return self.owner_id is None or self.owner_id == event.owner_id
+
+
+class Piece(NamedTuple):
+    """Some of the feed: its events, oldest first, and whether there are no more in the span that was asked for."""
+
+    events: Events
+    is_whole: bool
 
 
 class Wanted(NamedTuple):
@@ -103,18 +121,30 @@ def now(db: Connection) -> Position:
     return _end(db.execute(_NOW).one())
 
 
-def read(db: Connection, scope: Scope, after: Position | None, limit: int, until: Position | None = None) -> Events:
-    """The events after a position, or from the first on, oldest first; where `until` is given, none after that.
+def read(
+    db: Connection, scope: Scope, after: Position | None, limit: int, until: Position = LAST, each: int | None = None
+) -> Piece:
+    """At most so many events after a position, or from the first on, and none after `until`; `each`: at most so many of
+    each project.
 
     Raises Gone where the position is of another era: what was read there may never have happened.
     """
-    at = after or Position(0, 0, UUID(int=0), 0)
-    span = {"xid": str(at.xid), "agent": at.agent_id, "version": at.version, "until": until and str(until.xid + 1)}
-    current, found = together(db, (_NOW, {}), _call(scope, span | {"limit": limit}))
+    begin, each = after or FIRST, limit + 1 if each is None or _is_one(scope) else each
+    span = {"xid": str(begin.xid), "agent": begin.agent_id, "version": begin.version, "limit": limit + 1, "each": each}
+    span |= {"until_xid": str(until.xid), "until_agent": until.agent_id, "until_version": until.version}
+    current, found = together(db, (_NOW, {}), _call(scope, span))
     era = int(current.fetchone().era)  # type: ignore[union-attr]
     if after is not None and after.era != era:
         raise Gone(RESTORED)
-    return found.fetchall()
+    return _cut(found.fetchall(), limit, each)
+
+
+def _cut(events: Events, limit: int, each: int) -> Piece:
+    """Up to where nothing is missing: a project of which there are `each` may have more behind them."""
+    counts = Counter(event.project_id for event in events)
+    last = {event.project_id: number for number, event in enumerate(events, 1)}
+    end = min([limit, len(events), *(last[project] for project, count in counts.items() if count == each)])
+    return Piece(events[:end], end == len(events) and each not in counts.values())
 
 
 def page(
@@ -124,30 +154,17 @@ def page(
 
     Where a filter leaves out much, there may be fewer of them, or none, and more behind. Raises Gone as `read` does.
     """
-    if wanted == EVERYTHING:
-        rows = list(read(db, scope, after, limit + 1))
-        return rows[:limit], position(rows[limit - 1]) if len(rows) > limit else None
     found: list[Row[Any]] = []
-    for event in _scan(db, scope, after):
-        if len(found) == limit:
-            return found, position(found[-1])
-        after = position(event)
-        if wanted.has(event):
-            found.append(event)
-    return found, None if after is None else _rest(db, scope, after)
-
-
-def _scan(db: Connection, scope: Scope, after: Position | None) -> Iterator[Row[Any]]:
     for _ in range(SCAN // PIECE):
-        rows = read(db, scope, after, PIECE)
-        yield from rows
-        if len(rows) < PIECE:
-            return
-        after = position(rows[-1])
-
-
-def _rest(db: Connection, scope: Scope, after: Position) -> Position | None:
-    return after if read(db, scope, after, 1) else None
+        events, is_whole = read(db, scope, after, limit + 1 if wanted == EVERYTHING else PIECE, each=EACH)
+        for event in events:
+            if len(found) == limit:
+                return found, position(found[-1])
+            found += [event] if wanted.has(event) else []
+        if is_whole:
+            return found, None
+        after = position(events[-1])
+    return found, after
 
 
 def _end(row: Any) -> Position:
@@ -156,6 +173,10 @@ def _end(row: Any) -> Position:
 
 def _call(scope: Scope, values: dict[str, Any]) -> Call:
     projects = scope.project_ids
-    if projects is not None and len(projects) == 1 and scope.owner_id is None:
+    if projects is not None and _is_one(scope):
         return _OF_ONE, values | {"project": projects[0]}
     return _OF_ALL, values | {"owner": scope.owner_id, "projects": None if projects is None else list(projects)}
+
+
+def _is_one(scope: Scope) -> bool:
+    return scope.project_ids is not None and len(scope.project_ids) == 1 and scope.owner_id is None

@@ -254,7 +254,8 @@ BAD_CURSORS = [
 
 @pytest.mark.parametrize("operation", [name for name in EXAMPLES if name.startswith("list_")])
 def test_a_forged_cursor_is_a_422_that_names_it(app: OpenAPI, scene: Scene, operation: str) -> None:
-    name = {"list_project_events": "after", "list_agent_events": "after_version"}.get(operation, "cursor")
+    names = {"list_events": "after", "list_project_events": "after", "list_agent_events": "after_version"}
+    name = names.get(operation, "cursor")
     method, path = where(app, scene, operation)
 
     for cursor in BAD_CURSORS:

@@ -98,12 +98,13 @@ def test_pages_and_streams_are_of_an_agent_a_verb_or_a_status(
 
 def test_asyncio_follows_too(server: str, template: tuple[str, str], project: Project) -> None:
     agent = project.spawn()["id"]
+    eventually(lambda: project.api.get(f"{project.path}/events").json["data"], PATIENCE)  # type: ignore[index]
 
     async def follow() -> list[str]:
         async with AsyncOrchestrator(server, template[1]) as orch:
             demo = await orch.project(project.id)
             first = [event async for event in demo.events()]
-            stream = demo.follow(after=first[-1].cursor if first else None, agent_id=agent)
+            stream = demo.follow(after=first[-1].cursor, agent_id=agent)
             await demo.agents.pause(agent)
             await demo.agents.resume(agent)
             seen: list[str] = []

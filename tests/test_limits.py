@@ -42,7 +42,7 @@ SPENDS = {
     **dict.fromkeys(("lease_agent", "release_lease", "beat", "beat_many"), "lease"),
     **dict.fromkeys(("get_command", "list_commands", "cancel_command", "get_batch"), "command"),
     **dict.fromkeys(("send_commands", "send_matching"), "bulk"),
-    **dict.fromkeys(("list_agent_events", "list_project_events"), "event"),
+    **dict.fromkeys(("list_agent_events", "list_project_events", "list_events"), "event"),
     **dict.fromkeys(("report_agent_usage", "report_project_usage"), "usage"),
 }
 """What each operation spends; what is not named spends `admin`."""

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import httpx2
 import pytest
@@ -17,20 +16,17 @@ import pytest
 from orchestrator import claims, cursors, eras, feed
 from orchestrator.db import Guard, begin
 from orchestrator.drain import Drainer
-from orchestrator.keys import Caller
 from tests.sse import Stream
 from tests.stage import Api, Project, busy, drain, eventually, is_problem, sql
 from tests.test_events import PATIENCE, SOMEBODY, names
 from tests.wire import Gunicorn
-from web import listener
-from web.listener import Listener
 
 
 @pytest.fixture
 def own(quiet: Project, tmp_path: Path) -> Iterator[str]:
     """The address of a web server on the test's own database."""
     del quiet
-    with Gunicorn.start(tmp_path / "web.log", ORCH_STREAMS="3") as running:
+    with Gunicorn.start(tmp_path / "web.log", ORCH_STREAMS="8") as running:
         yield f"http://127.0.0.1:{running.port}"
 
 
@@ -240,14 +236,14 @@ def test_an_id_that_no_event_had_is_refused(project: Project, id_: str) -> None:
 def test_streams_hold_no_thread_and_too_many_are_sent_away(quiet: Project, tmp_path: Path) -> None:
     with Gunicorn.start(tmp_path / "web.log", ORCH_STREAMS="20", ORCH_WEB_THREADS="2") as running, ExitStack() as open_:
         server = f"http://127.0.0.1:{running.port}"
-        for _ in range(20):
+        for _ in range(10):  # half of all places are one user's
             open_.enter_context(follow(server, quiet))
         with httpx2.Client(base_url=server, headers={"Authorization": f"Bearer {quiet.api.key}"}) as client:
+            eventually(lambda: "orchestrator_event_streams 10.0" in client.get("/metrics").text)
             refused = client.get(f"/api/v1/{quiet.path}/events", headers={"Accept": "text/event-stream"})
             assert client.get(f"/api/v1/{quiet.path}").status_code == 200
             head = client.head(f"/api/v1/{quiet.path}/events", headers={"Accept": "text/event-stream"})
             assert (head.status_code, head.headers["Content-Type"], head.content) == (200, "application/json", b"")
-            assert "orchestrator_event_streams 20.0" in client.get("/metrics").text
     assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
 
 
@@ -277,40 +273,3 @@ def drained() -> bool:
     """Whether nothing waits, after one more drain."""
     drain()
     return not sql("SELECT 1 FROM commands WHERE state = 'queued' LIMIT 1")
-
-
-def test_a_stream_on_which_nothing_happens_says_where_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
-    ours, theirs = socket.socketpair()
-    caller = Caller(uuid4(), "", is_superuser=True, is_active=True, key_id=uuid4(), key_name="", key_prefix="")
-    at = feed.Position(0, 7, uuid4(), 3)
-    with ours, theirs:
-        stream = Listener(caller, feed.Scope(), feed.EVERYTHING, at)
-        stream.connect(ours)
-        stream.beat()
-        assert stream.flush() is None
-        monkeypatch.setattr(listener, "BEAT_SECONDS", 0)
-        stream.beat()
-        assert stream.flush() is None
-        assert theirs.recv(1000) == f": beat\nid: {at.cursor()}\n\n".encode()
-
-        stream.say(b"x" * 10_000_000)
-        assert (stream.flush(), stream.is_busy) == (None, True)
-        monkeypatch.setattr(listener, "STUCK_SECONDS", -1)
-        assert stream.flush() == "stuck"
-        theirs.close()
-        assert stream.flush() == "gone"
-
-
-def test_an_event_of_another_project_or_owner_is_not_heard() -> None:
-    project, owner = uuid4(), uuid4()
-    event: Any = SimpleNamespace(project_id=project, owner_id=owner)
-    for scope, hears in (
-        (feed.Scope(), True),
-        (feed.Scope((project,)), True),
-        (feed.Scope((uuid4(),)), False),
-        (feed.Scope(owner_id=owner), True),
-        (feed.Scope(owner_id=uuid4()), False),
-        (feed.Scope((project,), owner), True),
-        (feed.Scope((project,), uuid4()), False),
-    ):
-        assert scope.has(event) is hears, scope

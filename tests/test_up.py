@@ -21,7 +21,7 @@ import httpx2
 import psutil
 import pytest
 
-from tests.stage import ROOT, eventually, free_port
+from tests.stage import ROOT, busy, eventually, free_port
 
 pytestmark = pytest.mark.usefixtures("_own_servers")
 
@@ -161,7 +161,7 @@ def test_one_command_starts_everything_and_says_where_it_is(own_home: Path) -> N
 
         agent = running.spawn()
 
-        assert running.stop(signal.SIGINT) < 10
+        assert running.stop(signal.SIGINT) < busy(10)
         assert running.living() == []
 
     with stack(own_home) as again:
@@ -198,7 +198,7 @@ def test_what_dies_is_started_again_and_said_so(own_home: Path) -> None:
         eventually(running.is_ready, 20)
         paused = eventually(lambda: (answer := running.api("POST", f"{agent}/pause")).status_code == 200 and answer)
         assert paused.json()["status"] == "paused"
-        assert running.stop() < 10
+        assert running.stop() < busy(10)
         assert running.living() == []
 
 
@@ -285,7 +285,7 @@ def test_it_works_for_somebody_who_is_not_root(own_home: Path) -> None:
     with stack(own_home, user=ACCOUNT, HOME=str(own_home.parent)) as running:
         assert running.api("GET", running.spawn()).json()["status"] == "idle"
         assert {process.username() for process in running.living()} == {ACCOUNT}
-        assert running.stop() < 10
+        assert running.stop() < busy(10)
 
 
 def can_run(account: str) -> bool:

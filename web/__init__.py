@@ -24,6 +24,7 @@ from web import (
     problems,
     projects,
     schemas,
+    streams,
     usage,
 )
 from web.body import JsonRequest
@@ -48,6 +49,7 @@ def create_app() -> OpenAPI:
     if settings().trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings().trusted_proxies)  # type: ignore[method-assign]
     waiters()
+    streams.hub()  # before there are threads: each could make one of its own
     bell.ring()  # a worker that answers it is heard, and this process is ready
     return app
 

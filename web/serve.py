@@ -2,6 +2,7 @@
 
 import gc
 import os
+import resource
 from typing import Any
 
 from prometheus_client import multiprocess
@@ -18,6 +19,11 @@ graceful_timeout = 5
 keepalive = 75  # longer than clients keep idle connections: or a request meets the end of the one it is sent through
 control_socket_disable = True
 loglevel = "warning"
+
+# Each stream is a connection more than gunicorn counts; a process that cannot accept one ends.
+_soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+_enough = 2_000 + settings().streams
+resource.setrlimit(resource.RLIMIT_NOFILE, (max(_soft, _enough if _hard < 0 else min(_enough, _hard)), _hard))
 
 # What is loaded stays: to look for garbage in all of it takes a tenth of a second.
 gc.collect()

@@ -5,6 +5,7 @@ import json
 import socket
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from http import HTTPStatus
 from time import monotonic
 from typing import Any
 from uuid import uuid4
@@ -117,7 +118,7 @@ def _after_the_body(app: Callable[..., Iterable[bytes]]) -> Callable[..., Iterab
 
         answer = app(environ, start)
         listener: Listener | None = environ.get(HANDED_OVER)
-        if listener is not None:
+        if listener is not None and response.status_code == HTTPStatus.OK:
             listener.is_chunked = response.chunked
             response.req.listener, response.close = listener, lambda: None  # the last chunk is not for us to send
         return answer

@@ -12,7 +12,7 @@ import httpx2
 
 from orchestrator.cli.failures import Exit, Failure, refusal
 from orchestrator.sdk.calls import Call
-from orchestrator.sdk.errors import ApiError
+from orchestrator.sdk.errors import ApiError, OrchestratorError
 from orchestrator.sdk.following import Following, follow
 
 PREFIX = "/api/v1"
@@ -84,19 +84,29 @@ class Client:
     def follow(self, path: str, after: str | None, **params: Any) -> Iterator[dict[str, Any]]:
         """The events of a feed as they happen, for ever: from now on, or from a cursor on. A stream that is cut goes
         on where it was. Raises Failure for what the server refuses."""
-        self.get(path, limit=1, after=after, **params)  # which says what is wrong, or that nobody is there
         given = {name: value for name, value in params.items() if value is not None}
+        self.here(path, after, **given)  # which says what is wrong, or that nobody is there
         try:
             for event in follow(self, Following(path, given, after)):
                 yield event.model_dump(mode="json")
         except ApiError as error:
             raise refusal(error.problem, error.retry_after) from None
+        except OrchestratorError as error:
+            raise Failure(f"{error}; name another with --url.", Exit.NO_SERVER) from None
 
-    def here(self, path: str) -> str:
-        """The cursor of a feed as it stands now. Raises Failure as `follow` does."""
-        self.get(path, limit=1)
-        with self.open(Following(path, {}).call()) as response:
-            return next(iter(httpx2.EventSource(response))).id
+    def here(self, path: str, after: str | None = None, **params: Any) -> str:
+        """The cursor of a feed as it stands now (or `after`). Raises Failure for what the server refuses."""
+        try:
+            with self.open(Following(path, params, after).call()) as response:
+                if response.is_success:
+                    return next((message.id for message in httpx2.EventSource(response)), after or "")
+                response.read()
+                self._document(response)
+        except httpx2.ConnectError as error:
+            raise self._nobody(error) from None
+        except httpx2.TransportError as error:
+            raise Failure(f"no events come from {self.url} ({error}).", Exit.NO_SERVER) from None
+        raise Failure(f"no events come from {self.url}.", Exit.NO_SERVER)
 
     def open(self, call: Call[None]) -> AbstractContextManager[httpx2.Response]:
         """One attempt, whose answer comes bit by bit; a TransportError where there is none."""
@@ -178,10 +188,11 @@ class Client:
         except httpx2.TimeoutException:
             raise Failure(f"{self.url} does not answer in time; `orch doctor` says more.", Exit.NO_SERVER) from None
         except httpx2.TransportError as error:
-            raise Failure(
-                f"no server answers at {self.url} ({error}); start one with `orch up`, or name another with --url.",
-                Exit.NO_SERVER,
-            ) from None
+            raise self._nobody(error) from None
+
+    def _nobody(self, error: httpx2.TransportError) -> Failure:
+        sentence = f"no server answers at {self.url} ({error}); start one with `orch up`, or name another with --url."
+        return Failure(sentence, Exit.NO_SERVER)
 
     def _attempt(self, method: str, path: str, repeatable: bool, how: dict[str, Any]) -> httpx2.Response | None:
         """The answer; None where the connection was lost and trying again does no harm."""

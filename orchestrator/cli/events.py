@@ -24,7 +24,7 @@ TERMINATED = "terminated"
 @click.option("--verb", help="Only what this verb did, such as pause.")
 @click.option("--status", type=click.Choice(STATUSES), help="Only what left an agent in this status.")
 @click.option("--after", metavar="CURSOR", help="Only what came after the event with this cursor.")
-@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="At most so many, oldest first.")
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="At most so many; not with -f.")
 @click.option("-f", "--follow", is_flag=True, help="What happens from now on (or after CURSOR), until Ctrl-C.")
 @command
 def events(
@@ -86,5 +86,6 @@ def line(event: dict[str, Any]) -> Text:
     else:
         made.append(", ".join(islice(event["changes"], 4)) or "–")
     if event["reason"]:
-        made.append(f"  “{render.visible(event['reason'])}”", style="dim")
+        reason = render.visible(event["reason"]).replace("\n", "\\n")  # another line would look like another event
+        made.append(f"  “{reason}”", style="dim")
     return made

@@ -67,7 +67,7 @@ def one(item: Any, output: str | None) -> None:
 def many(items: Sequence[dict[str, Any]], columns: Columns, output: str | None) -> None:
     """Print many things of a kind: a JSON array, their ids one a line, or a table of these columns."""
     if output == "id":
-        print(*(item.get("id", "") for item in items), sep="\n")
+        print(*(item.get("id", item.get("agent_id", "")) for item in items), sep="\n")
         return
     if as_json(output):
         print(dump(items))

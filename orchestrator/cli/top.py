@@ -27,7 +27,10 @@ LAST = 12
 REFRESH_SECONDS = 0.5
 
 LOOK_SECONDS = 1.5
-"""Between two requests for sums: the default limit allows sixty a minute. In between, events are counted."""
+"""Between two requests for sums: the default limit allows sixty a minute."""
+
+PASSING = {429, 503}
+"""Statuses after which the same request may be answered: too many, or not able just now."""
 
 Row = dict[str, Any]
 
@@ -57,41 +60,46 @@ def top(session: Session, project: str | None, most: int) -> None:
 
 
 class Fleet:
-    """Projects with their sums, which are asked for in turn, and counted on by events in between."""
+    """Projects with their sums, which are asked for in turn; those in which something happens are first."""
 
     def __init__(self, session: Session, projects: Sequence[Row]) -> None:
         self._session = session
         self._rows = {project["id"]: {"id": project["id"], "project": project["slug"]} for project in projects}
+        self._turns = deque(self._rows)
         self._last: deque[Row] = deque(maxlen=LAST)
+        self._is_listening = False
         self.failure: Failure | None = None
         """Why it is over."""
 
     @property
     def rows(self) -> list[Row]:
         """Those whose sums are known."""
-        return [row for row in self._rows.values() if len(row) > len(("id", "project"))]
+        return [row for row in self._rows.values() if "agents" in row]
 
     def look_at_all(self) -> None:
         """Ask for the sums of each project."""
-        for row in self._rows.values():
-            self._look(row)
+        for project_id in self._rows:
+            self._look(project_id)
 
     def look_around(self) -> None:
         """The same, over and over, at a pace that the limits allow."""
         try:
             while True:
-                for row in self._rows.values():
-                    self._look(row)
-                    time.sleep(LOOK_SECONDS)
+                if self._turns:
+                    self._turns.rotate(-1)
+                    self._look(self._turns[-1])
+                time.sleep(LOOK_SECONDS)
         except Failure as failure:
             self.failure = failure
 
     def listen(self, path: str) -> None:
-        """Count what happens."""
+        """Note what happens, and have those projects looked at next."""
         try:
-            for event in self._session.client.follow(path, None):
+            here = self._session.client.here(path)
+            self._is_listening = True
+            for event in self._session.client.follow(path, here):
                 self._last.append(event)
-                self._count(event)
+                self._move_up(event["project_id"])
         except Failure as failure:
             self.failure = failure
 
@@ -101,17 +109,24 @@ class Fleet:
         cost = sum((Decimal(row["cost_incurred"]) for row in rows), Decimal())
         table = render.table(rows, COLUMNS)
         table.caption = f"{sum(row['agents'] for row in rows)} agents, {cost} USD, {time.strftime('%H:%M:%S')}"
-        return Group(table, *(map(line, events) if events else [Text("nothing has happened yet", style="dim")]))
+        waiting = "nothing has happened yet" if self._is_listening else "connecting"
+        return Group(table, *(map(line, events) if events else [Text(waiting, style="dim")]))
 
-    def _look(self, row: Row) -> None:
-        sums = self._session.client.get(f"/projects/{row['id']}/agents/metrics")
-        row |= {"agents": sums["total_instances"]} | {status: sums["by_status"][status] for status in STATUSES}
-        row |= {name: sums[f"total_{name}"] for name in ("tasks_completed", "tokens_used", "cost_incurred")}
+    def _look(self, project_id: str) -> None:
+        """Ask for its sums, as soon as the server lets us."""
+        while True:
+            try:
+                sums = self._session.client.get(f"/projects/{project_id}/agents/metrics")
+                break
+            except Failure as failure:
+                if failure.status not in PASSING:
+                    raise
+                time.sleep(failure.retry_after or LOOK_SECONDS)
+        found = {"agents": sums["total_instances"]} | {status: sums["by_status"][status] for status in STATUSES}
+        found |= {name: sums[f"total_{name}"] for name in ("tasks_completed", "tokens_used", "cost_incurred")}
+        self._rows[project_id] = self._rows[project_id] | found
 
-    def _count(self, event: Row) -> None:
-        row = self._rows.get(event["project_id"], {})
-        if "agents" in row:
-            row["agents"] += event["before"] is None
-            row[event["after"]] += 1
-            if event["before"] is not None:
-                row[event["before"]] -= 1
+    def _move_up(self, project_id: str) -> None:
+        if project_id in self._rows:
+            self._turns.remove(project_id)
+            self._turns.appendleft(project_id)

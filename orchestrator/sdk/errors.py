@@ -101,10 +101,14 @@ class Fenced(ApiError):
 
 
 class Resync(ApiError):
-    """The database was restored: what was read of the feed may never have happened. Read the agents anew, and begin
-    again."""
+    """The database was restored: what was read of the feed may never have happened. Read the agents anew, and follow it
+    from `cursor` on (None where a page was asked for: from the first event on)."""
 
     code = "resync"
+
+    def __init__(self, problem: dict[str, Any], retry_after: float | None = None, *, cursor: str | None = None) -> None:
+        super().__init__(problem, retry_after)
+        self.cursor = cursor
 
 
 class PreconditionFailed(ApiError):

@@ -1,6 +1,7 @@
 """Following the feed: a stream of events that goes on by itself where it was cut."""
 
 import asyncio
+import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, aclosing, suppress
@@ -10,9 +11,9 @@ from typing import Any, Protocol
 import httpx2
 
 from orchestrator.sdk import shapes
-from orchestrator.sdk.calls import FIRST_PAUSE, LONGEST_PAUSE, RETRIED, Call, answer, retry_after
+from orchestrator.sdk.calls import FIRST_PAUSE, LONGEST_OBEYED, LONGEST_PAUSE, RETRIED, Call, answer, retry_after
 from orchestrator.sdk.documents import nothing
-from orchestrator.sdk.errors import Resync
+from orchestrator.sdk.errors import NoServer, Resync
 
 SILENCE_SECONDS = 40.0
 """After which a stream is taken for cut: the server says something every 15 s."""
@@ -52,7 +53,7 @@ class Following:
         """The event that a message tells of; None where it only says where the stream stands. Raises Resync."""
         self.last_id, self.failures = message.id or self.last_id, 0
         if message.event == "resync":
-            raise Resync(_problem(message))
+            raise Resync(_problem(message), cursor=message.id)
         return shapes.Event(**message.json()) if message.data else None  # type: ignore[arg-type]
 
     def pause(self) -> float:
@@ -62,7 +63,9 @@ class Following:
             answer(self.call(), refused)
         self.failures += 1
         pause = min(FIRST_PAUSE * 2 ** min(self.failures - 1, 10), LONGEST_PAUSE)
-        return pause if refused is None else retry_after(refused) or pause
+        asked = None if refused is None else retry_after(refused)
+        # By chance, so that a fleet does not come back in step.
+        return min(asked or pause, LONGEST_OBEYED) * random.uniform(0.75, 1.25)  # noqa: S311
 
 
 def follow(connection: Opener, stream: Following) -> Iterator[shapes.Event]:
@@ -75,7 +78,7 @@ def follow(connection: Opener, stream: Following) -> Iterator[shapes.Event]:
 
 
 def _told(stream: Following, response: httpx2.Response) -> Iterator[shapes.Event]:
-    if response.is_success:
+    if _is_stream(response):
         yield from filter(None, map(stream.read, httpx2.EventSource(response)))
     else:
         response.read()
@@ -93,13 +96,21 @@ async def follow_later(connection: AsyncOpener, stream: Following) -> AsyncItera
 
 
 async def _told_later(stream: Following, response: httpx2.Response) -> AsyncGenerator[shapes.Event, None]:
-    if response.is_success:
+    if _is_stream(response):
         async for message in httpx2.EventSource(response):
             if event := stream.read(message):
                 yield event
     else:
         await response.aread()
         stream.refused = response
+
+
+def _is_stream(response: httpx2.Response) -> bool:
+    """Whether events are to come; raises NoServer for a success that is something else."""
+    kind = response.headers.get("Content-Type", "")
+    if response.is_success and not kind.startswith("text/event-stream"):
+        raise NoServer(f"what answers at {response.request.url} has no event streams: it sends {kind or 'nothing'}")
+    return response.is_success
 
 
 def _problem(message: httpx2.ServerSentEvent) -> dict[str, Any]:

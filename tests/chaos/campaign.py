@@ -85,6 +85,7 @@ def run(plan: Plan, folder: Path) -> None:
         replayer = campaign.caller(REPLAYER)
         follower = Follower(campaign.caller(CLIENTS + 2), world)
         listener = Listener(f"http://{running.address}", running.key, f"projects/{world.project}/events")
+        listener.open()
         _under_load(campaign, world, stranger, (follower, listener))
         _until(lambda: _is_ready(replayer), plan.patience)
         _ask_again(replayer, world.unknown)

@@ -57,6 +57,10 @@ class Listener:
         """Agent and version of each event, as they came."""
         return self._before + (self._stream.events if self._stream else [])
 
+    def open(self) -> None:
+        """The first stream: nothing may have happened yet."""
+        self._listen()
+
     def work(self) -> None:
         """One stream after the other."""
         while not self.stopping:
