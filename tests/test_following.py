@@ -8,14 +8,16 @@ from queue import Empty, Queue
 from threading import Thread
 from typing import Any
 
+import httpx2
 import pytest
 
 from orchestrator.sdk import AsyncOrchestrator, Invalid, NotFound, Orchestrator, ProjectClient, Resync
+from orchestrator.sdk.following import Following
 from orchestrator.sdk.shapes import Event
 from tests.shell import Orch
 from tests.stage import Project, drain, eventually, free_port
 from tests.test_eras import new_era
-from tests.test_events import PATIENCE
+from tests.test_events import PATIENCE, SOMEBODY
 from tests.wire import Gunicorn
 
 
@@ -136,13 +138,15 @@ def test_a_restored_database_ends_a_stream_with_a_word(quiet: Project, tmp_path:
         project = orch.project(quiet.id)
         born = last(project)
         new_era()
-        with pytest.raises(Resync, match="restored"):
+        with pytest.raises(Resync, match="restored") as caught:
             next(project.follow(after=born.cursor))
+        quiet.born()
+        assert next(project.follow(after=caught.value.cursor)).verb == "spawn"
 
 
 def test_orch_events_shows_what_happened_and_what_happens(cli: Orch, project: Project, demo: ProjectClient) -> None:
     agent = project.spawn()["id"]
-    demo.commands.wait(demo.agents.pause(agent, reason="night\x1b shift"))
+    demo.commands.wait(demo.agents.pause(agent, reason="night\x1b\nshift"))
     eventually(lambda: len([*demo.events()]) == 2, PATIENCE)
 
     events = cli.json("events")
@@ -161,7 +165,7 @@ def test_orch_events_shows_what_happened_and_what_happens(cli: Orch, project: Pr
         line = following.stdout.readline()
         following.terminate()
     assert "idle → paused" in line
-    assert "“night\\x1b shift”" in line
+    assert "“night\\x1b\\nshift”" in line
 
 
 @pytest.mark.parametrize(
@@ -182,6 +186,23 @@ def test_what_cannot_be_shown_is_said(cli: Orch, line: tuple[str, ...], code: in
 
     assert (result.exit_code, result.stdout) == (code, "")
     assert says in result.stderr
+
+
+@pytest.mark.parametrize("line", [("events", "-f"), ("agent", "watch", SOMEBODY)])
+def test_a_server_that_takes_no_more_streams_says_so(cli: Orch, tmp_path: Path, line: tuple[str, ...]) -> None:
+    with Gunicorn.start(tmp_path / "web.log", ORCH_STREAMS="0") as full:
+        result = cli(*line, "--url", f"http://127.0.0.1:{full.port}")
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "event streams" in result.stderr
+
+
+def test_the_next_attempt_is_not_put_off_for_a_day() -> None:
+    stream = Following("/events", {})
+    stream.refused = httpx2.Response(503, headers={"Retry-After": "86400"})
+
+    assert stream.pause() < 90
+    assert [stream.pause() < 12 for _ in range(20)] == [True] * 20
 
 
 def test_an_agent_is_watched_to_its_end(cli: Orch, project: Project, demo: ProjectClient) -> None:

@@ -299,3 +299,11 @@ def test_an_http_client_of_the_caller_s_own_is_used(server: Server, knows: str) 
         assert Orchestrator(url, "key", http_client=http).projects.create("P").slug == "p"
 
     assert server.heard[0]["X-Proxy"] == "yes"
+
+
+def test_what_has_no_streams_is_named(server: Server) -> None:
+    """A server of before there were any, say, or a proxy's page."""
+    server.script = [Says(200, {"data": []}, {"Content-Type": "application/json"})]
+
+    with Orchestrator(server.url, "key") as orch, pytest.raises(NoServer, match="it sends application/json"):
+        next(orch.feed.follow())

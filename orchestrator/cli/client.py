@@ -85,9 +85,9 @@ class Client:
         """The events of a feed as they happen, for ever: from now on, or from a cursor on. A stream that is cut goes
         on where it was. Raises Failure for what the server refuses."""
         given = {name: value for name, value in params.items() if value is not None}
-        self.here(path, after, **given)  # which says what is wrong, or that nobody is there
+        here = self.here(path, after, **given)  # which says what is wrong, or that nobody is there
         try:
-            for event in follow(self, Following(path, given, after)):
+            for event in follow(self, Following(path, given, here)):
                 yield event.model_dump(mode="json")
         except ApiError as error:
             raise refusal(error.problem, error.retry_after) from None
