@@ -17,7 +17,7 @@ import pytest
 from orchestrator.cli.wrapped import Program
 from orchestrator.sdk import ProjectClient
 from tests.shell import Orch
-from tests.stage import Project, eventually, violations
+from tests.stage import Project, busy, eventually, violations
 
 pytestmark = pytest.mark.usefixtures("worker")
 
@@ -242,7 +242,7 @@ def test_a_program_does_not_outlive_its_guard(cli: Orch, demo: ProjectClient, pr
 
         wrapped.orch.kill()
 
-        assert psutil.wait_procs(below, 5)[1] == []
+        assert psutil.wait_procs(below, busy(5))[1] == []
 
 
 @pytest.mark.parametrize(("command", "code"), [("true", 0), ("exit 3", 3)])

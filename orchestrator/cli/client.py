@@ -12,8 +12,6 @@ import httpx2
 
 from orchestrator.cli.failures import Exit, Failure, refusal
 from orchestrator.sdk.calls import Call
-from orchestrator.sdk.errors import ApiError, OrchestratorError
-from orchestrator.sdk.following import Following, follow
 
 PREFIX = "/api/v1"
 
@@ -64,7 +62,7 @@ class Client:
         """The document at a path below the prefix; parameters that are None are left out."""
         given = {name: value for name, value in params.items() if value is not None}
         headers = {"Prefer": prefer} if prefer else {}
-        return self._document(self.request("GET", PREFIX + path, params=given, headers=headers, timeout=patience))
+        return self.document(self.request("GET", PREFIX + path, params=given, headers=headers, timeout=patience))
 
     def pages(
         self, path: str, most: int | None, cursor: str = "cursor", begin: str | None = None, **params: Any
@@ -80,33 +78,6 @@ class Client:
             if at is None:
                 return
             most = None if most is None else most - len(page["data"])
-
-    def follow(self, path: str, after: str | None, **params: Any) -> Iterator[dict[str, Any]]:
-        """The events of a feed as they happen, for ever: from now on, or from a cursor on. A stream that is cut goes
-        on where it was. Raises Failure for what the server refuses."""
-        given = {name: value for name, value in params.items() if value is not None}
-        here = self.here(path, after, **given)  # which says what is wrong, or that nobody is there
-        try:
-            for event in follow(self, Following(path, given, here)):
-                yield event.model_dump(mode="json")
-        except ApiError as error:
-            raise refusal(error.problem, error.retry_after) from None
-        except OrchestratorError as error:
-            raise Failure(f"{error}; name another with --url.", Exit.NO_SERVER) from None
-
-    def here(self, path: str, after: str | None = None, **params: Any) -> str:
-        """The cursor of a feed as it stands now (or `after`). Raises Failure for what the server refuses."""
-        try:
-            with self.open(Following(path, params, after).call()) as response:
-                if response.is_success:
-                    return next((message.id for message in httpx2.EventSource(response)), after or "")
-                response.read()
-                self._document(response)
-        except httpx2.ConnectError as error:
-            raise self._nobody(error) from None
-        except httpx2.TransportError as error:
-            raise Failure(f"no events come from {self.url} ({error}).", Exit.NO_SERVER) from None
-        raise Failure(f"no events come from {self.url}.", Exit.NO_SERVER)
 
     def open(self, call: Call[None]) -> AbstractContextManager[httpx2.Response]:
         """One attempt, whose answer comes bit by bit; a TransportError where there is none."""
@@ -125,15 +96,15 @@ class Client:
 
     def post(self, path: str, body: dict[str, Any], wait: float = 0, key: str | None = None) -> Any:
         """A new object, made once however often the connection is lost."""
-        return self._document(self._send("POST", path, body, wait, {"Idempotency-Key": key or uuid4().hex}))
+        return self.document(self._send("POST", path, body, wait, {"Idempotency-Key": key or uuid4().hex}))
 
     def post_secret(self, path: str, body: dict[str, Any]) -> Any:
         """A new object that is shown only once: sent again only where it cannot have arrived."""
-        return self._document(self.request("POST", PREFIX + path, json=body, repeatable=False))
+        return self.document(self.request("POST", PREFIX + path, json=body, repeatable=False))
 
     def delete(self, path: str) -> None:
         """End something that needs no queue."""
-        self._document(self.request("DELETE", PREFIX + path, headers={"Idempotency-Key": uuid4().hex}))
+        self.document(self.request("DELETE", PREFIX + path, headers={"Idempotency-Key": uuid4().hex}))
 
     def command(self, method: str, path: str, body: dict[str, Any], manner: Manner, **headers: str) -> tuple[Any, bool]:
         """Send a mutation and wait for it; its answer, and whether it is the agent (else the command, still queued, or
@@ -147,12 +118,12 @@ class Client:
         deadline = time.monotonic() + manner.wait
         response = self._send(method, path, body, min(manner.wait, LONGEST_WAIT), headers)
         if response.status_code == httpx2.codes.ACCEPTED and manner.wait:
-            command, reached = self.await_stage(self._document(response), deadline, manner.stage)
+            command, reached = self.await_stage(self.document(response), deadline, manner.stage)
             if not reached:
                 return command, False
             # The same request again: it is answered from what the first one made, as that stands now.
             response = self._send(method, path, body, 1, headers)
-        return self._document(response), response.status_code != httpx2.codes.ACCEPTED
+        return self.document(response), response.status_code != httpx2.codes.ACCEPTED
 
     def await_stage(self, command: Any, deadline: float, stage: str = APPLIED) -> tuple[Any, bool]:
         """The command as soon as it has reached the stage, or as it is at the deadline (of the monotonic clock); and
@@ -188,9 +159,10 @@ class Client:
         except httpx2.TimeoutException:
             raise Failure(f"{self.url} does not answer in time; `orch doctor` says more.", Exit.NO_SERVER) from None
         except httpx2.TransportError as error:
-            raise self._nobody(error) from None
+            raise self.nobody(error) from None
 
-    def _nobody(self, error: httpx2.TransportError) -> Failure:
+    def nobody(self, error: httpx2.TransportError) -> Failure:
+        """What to say where there is no server."""
         sentence = f"no server answers at {self.url} ({error}); start one with `orch up`, or name another with --url."
         return Failure(sentence, Exit.NO_SERVER)
 
@@ -211,7 +183,7 @@ class Client:
         headers = headers | {"Prefer": f"wait={wait:g}"}
         return self.request(method, PREFIX + path, json=body, headers=headers, timeout=wait + PATIENCE)
 
-    def _document(self, response: httpx2.Response) -> Any:
+    def document(self, response: httpx2.Response) -> Any:
         """What an answer says; raises the Failure it tells of."""
         if response.status_code == httpx2.codes.NO_CONTENT:
             return None

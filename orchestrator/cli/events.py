@@ -8,7 +8,7 @@ from typing import Any
 import click
 from rich.text import Text
 
-from orchestrator.cli import render
+from orchestrator.cli import feed, render
 from orchestrator.cli.agents import STATUSES
 from orchestrator.cli.client import named
 from orchestrator.cli.session import Session, command, in_project, in_projects
@@ -40,7 +40,7 @@ def events(
     path = f"{session.project(project)}/events" if project else "/events"
     wanted["agent_id"] = agent_id and named("agent", agent_id)
     if follow:
-        for event in session.client.follow(path, after, **wanted):
+        for event in feed.follow(session.client, path, after, **wanted):
             tell(session, event)
     else:
         found = session.client.pages(path, limit, cursor="after", begin=after, **wanted)
@@ -54,12 +54,12 @@ def events(
 def watch(session: Session, agent_id: str, project: str) -> None:
     """Show what happens to an agent, as it happens, until it is terminated."""
     place = session.project(project)
-    here = session.client.here(f"{place}/events")  # before the look: nothing is to happen in between
+    here = feed.here(session.client, f"{place}/events")  # before the look: nothing is to happen in between
     agent = session.client.get(f"{place}/agents/{named('agent', agent_id)}")
     print(f"{agent['name']} is {agent['status']}, at version {agent['version']}.", file=sys.stderr, flush=True)
     if agent["status"] == TERMINATED:
         return
-    for event in session.client.follow(f"{place}/events", here, agent_id=agent["id"]):
+    for event in feed.follow(session.client, f"{place}/events", here, agent_id=agent["id"]):
         if event["version"] > agent["version"]:
             tell(session, event)
             if event["after"] == TERMINATED:

@@ -13,7 +13,7 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from orchestrator.cli import render
+from orchestrator.cli import feed, render
 from orchestrator.cli.agents import STATUSES
 from orchestrator.cli.events import line
 from orchestrator.cli.failures import Failure
@@ -95,9 +95,9 @@ class Fleet:
     def listen(self, path: str) -> None:
         """Note what happens, and have those projects looked at next."""
         try:
-            here = self._session.client.here(path)
+            here = feed.here(self._session.client, path)
             self._is_listening = True
-            for event in self._session.client.follow(path, here):
+            for event in feed.follow(self._session.client, path, here):
                 self._last.append(event)
                 self._move_up(event["project_id"])
         except Failure as failure:
