@@ -163,6 +163,23 @@ def test_one_who_comes_after_the_last_event_is_told_the_next(
     assert first.heard() == names(whole(quiet))
 
 
+def test_whoever_comes_when_all_have_left_does_not_wait_for_what_was_before(
+    quiet: Project, hub: Hub, listen: Listen
+) -> None:
+    first = listen(quiet, place())
+    hub.look()
+    first.sock.close()
+    hub.keep()
+    in_one_transaction(quiet, 9)
+    next_ = listen(quiet, place())
+    hub.look()
+    quiet.born()
+    eventually(lambda: len(whole(quiet)) == 10, PATIENCE)
+    hub.look()
+
+    assert next_.heard() == names(whole(quiet))[9:]
+
+
 def test_a_stream_on_which_nothing_happens_says_where_it_stands(
     quiet: Project, hub: Hub, listen: Listen, monkeypatch: pytest.MonkeyPatch
 ) -> None:

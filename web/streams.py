@@ -98,8 +98,10 @@ class Hub:
             listeners = list(self._listeners)
         with autocommit() as db:
             listeners = self._check(db, listeners)
+            if not listeners:
+                return
             now = feed.now(db)
-            if not listeners or self._at is None or self._at.era != now.era:
+            if self._at is None or self._at.era != now.era:
                 self._at, self._nothing_after = now, None
             for listener in listeners:
                 if listener.at.era != now.era:
@@ -166,6 +168,7 @@ class Hub:
             self._listeners.remove(listener)
             if not self._listeners:
                 self._somebody.clear()
+                self._at = None  # whoever comes next need not wait until all that happens meanwhile is read
         listener.close()
         STREAMS.dec()
         ENDED.labels(reason).inc()
