@@ -55,9 +55,10 @@ def _listeners(url: str, key: str, path: str) -> Iterator[Connection]:
     ours, theirs = context.Pipe()
     process = context.Process(target=_listen, args=(url, key, path, theirs), daemon=True)
     process.start()
+    theirs.close()  # or the end of the process would not be heard
     try:
-        if ours.recv() != LISTENERS:
-            raise RuntimeError("not every stream was opened")
+        if (opened := ours.recv()) != LISTENERS:
+            raise RuntimeError(f"only {opened} of {LISTENERS} streams were opened")
         yield ours
     finally:
         process.terminate()
@@ -75,6 +76,7 @@ def _listen(url: str, key: str, path: str, told: Connection) -> None:
             sock = open_.enter_context(socket.create_connection((address.hostname, address.port)))
             sock.sendall(request)
             if b" 200 " not in sock.recv(15):
+                told.send(number)
                 return
             selector.register(sock, selectors.EVENT_READ, number)
         selector.register(told, selectors.EVENT_READ, None)

@@ -118,7 +118,8 @@ def position(event: Any) -> Position:
 
 def now(db: Connection) -> Position:
     """The position after all that can be read now."""
-    return _end(db.execute(_NOW).one())
+    row = db.execute(_NOW).one()
+    return Position(int(row.era), int(row.horizon) - 1, *_NEWEST)
 
 
 def read(
@@ -165,10 +166,6 @@ def page(
             return found, None
         after = position(events[-1])
     return found, after
-
-
-def _end(row: Any) -> Position:
-    return Position(int(row.era), int(row.horizon) - 1, *_NEWEST)
 
 
 def _call(scope: Scope, values: dict[str, Any]) -> Call:

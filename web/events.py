@@ -2,6 +2,7 @@
 
 from flask import Response, g, request
 from flask_openapi3 import APIBlueprint, Tag
+from sqlalchemy import Connection
 
 from orchestrator import access, feed, fleet, queries
 from orchestrator.db import autocommit
@@ -42,22 +43,22 @@ def list_project_events(path: params.ProjectPath, query: params.EventQuery) -> R
     """The project's events, oldest first; go on with `after` = the last event's cursor. As a stream where asked for."""
     with autocommit() as db:
         access.enter(db, g.caller, path.project_id)
-    return _answer(Scope((path.project_id,)), query)
+        return _answer(db, Scope((path.project_id,)), query)
 
 
 @bp.get("/events", responses=_FEED)
 def list_events(query: params.EventQuery) -> Response:
     """The events of all projects that the caller may see, oldest first. As a stream where asked for."""
-    return _answer(Scope(owner_id=None if g.caller.is_superuser else g.caller.user_id), query)
+    with autocommit() as db:
+        return _answer(db, Scope(owner_id=None if g.caller.is_superuser else g.caller.user_id), query)
 
 
-def _answer(scope: Scope, query: params.EventQuery) -> Response:
+def _answer(db: Connection, scope: Scope, query: params.EventQuery) -> Response:
     wanted = Wanted(query.agent_id, query.verb, query.status)
     after = _after(query)
-    with autocommit() as db:
-        if streams.is_asked_for():
-            return streams.begin(scope, wanted, after or feed.now(db))
-        rows, rest = feed.page(db, scope, after, query.limit, wanted)
+    if streams.is_asked_for():
+        return streams.begin(scope, wanted, after or feed.now(db))
+    rows, rest = feed.page(db, scope, after, query.limit, wanted)
     return answers.page(schemas.EventPage, map(answers.event, rows), rest and rest.cursor())
 
 
