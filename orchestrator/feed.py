@@ -46,6 +46,14 @@ _OF_ALL = text(f"""
         AND (CAST(:projects AS uuid[]) IS NULL OR p.id = ANY(CAST(:projects AS uuid[])))
     ORDER BY e.xid, e.agent_id, e.version LIMIT :limit
 """)
+_OF_AGENT = text(f"""
+    SELECT e.*, feed_position('0')::text AS era, p.owner_id FROM (
+        SELECT * FROM events WHERE agent_id = :of_agent AND {_SPAN} LIMIT :limit
+    ) e JOIN projects p ON p.id = e.project_id
+    WHERE (CAST(:owner AS uuid) IS NULL OR p.owner_id = :owner)
+        AND (CAST(:projects AS uuid[]) IS NULL OR p.id = ANY(CAST(:projects AS uuid[])))
+    ORDER BY e.xid, e.version
+""")
 
 
 class Position(NamedTuple):
@@ -66,17 +74,20 @@ FIRST, LAST = Position(0, 0, UUID(int=0), 0), Position(0, 2**64 - 1, *_NEWEST)
 
 
 class Scope(NamedTuple):
-    """Whose events: of these projects, and of this owner's; None: of any."""
+    """Whose events: of these projects, of this owner's, and of this agent; None: of any."""
 
     project_ids: tuple[UUID, ...] | None = None
     owner_id: UUID | None = None
+    agent_id: UUID | None = None
 
     def has(self, event: Any) -> bool:
         """Whether it is one of them. Where the owner counts, it must have been read for all projects: only then is it
         known."""
-        if self.project_ids is not None and event.project_id not in self.project_ids:
-            return False
-        return self.owner_id is None or self.owner_id == event.owner_id
+        return (
+            (self.project_ids is None or event.project_id in self.project_ids)
+            and (self.owner_id is None or event.owner_id == self.owner_id)
+            and self.agent_id in (None, event.agent_id)
+        )
 
 
 class Piece(NamedTuple):
@@ -87,19 +98,14 @@ class Piece(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """Which events: an agent's, with a verb, that left the agent in a status; None: any."""
+    """Which events: with a verb, that left the agent in a status; None: any."""
 
-    agent_id: UUID | None = None
     verb: str | None = None
     status: str | None = None
 
     def has(self, event: Any) -> bool:
         """Whether it is one of them."""
-        return (
-            self.agent_id in (None, event.agent_id)
-            and self.verb in (None, event.verb)
-            and self.status in (None, event.after)
-        )
+        return self.verb in (None, event.verb) and self.status in (None, event.after)
 
 
 EVERYTHING = Wanted()
@@ -170,10 +176,14 @@ def page(
 
 def _call(scope: Scope, values: dict[str, Any]) -> Call:
     projects = scope.project_ids
+    values |= {"owner": scope.owner_id, "projects": None if projects is None else list(projects)}
+    if scope.agent_id is not None:
+        return _OF_AGENT, values | {"of_agent": scope.agent_id}
     if projects is not None and _is_one(scope):
         return _OF_ONE, values | {"project": projects[0]}
-    return _OF_ALL, values | {"owner": scope.owner_id, "projects": None if projects is None else list(projects)}
+    return _OF_ALL, values
 
 
-def _is_one(scope: Scope) -> bool:
-    return scope.project_ids is not None and len(scope.project_ids) == 1 and scope.owner_id is None
+def _is_one(scope: Scope) -> bool:  # that is, one project's
+    is_named = scope.project_ids is not None and len(scope.project_ids) == 1 and scope.owner_id is None
+    return is_named or scope.agent_id is not None

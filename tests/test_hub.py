@@ -212,9 +212,9 @@ def test_one_that_has_hung_up_is_let_go_at_once(quiet: Project, hub: Hub, listen
     eventually(lambda: hub.look() or stays.heard(), PATIENCE)
 
 
-def test_an_event_of_another_project_or_owner_is_not_heard() -> None:
-    project, owner = uuid4(), uuid4()
-    event: Any = SimpleNamespace(project_id=project, owner_id=owner)
+def test_an_event_of_another_project_owner_or_agent_is_not_heard() -> None:
+    project, owner, agent = uuid4(), uuid4(), uuid4()
+    event: Any = SimpleNamespace(project_id=project, owner_id=owner, agent_id=agent)
     for scope, hears in (
         (feed.Scope(), True),
         (feed.Scope((project,)), True),
@@ -223,5 +223,7 @@ def test_an_event_of_another_project_or_owner_is_not_heard() -> None:
         (feed.Scope(owner_id=uuid4()), False),
         (feed.Scope((project,), owner), True),
         (feed.Scope((project,), uuid4()), False),
+        (feed.Scope((project,), owner, agent), True),
+        (feed.Scope((project,), owner, uuid4()), False),
     ):
         assert scope.has(event) is hears, scope

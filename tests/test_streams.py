@@ -168,6 +168,23 @@ def test_a_filtered_page_goes_on_over_what_it_leaves_out(quiet: Project, monkeyp
     assert max(map(len, pages)) == 1
 
 
+def test_one_agent_is_found_at_once_among_many(quiet: Project, admin: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "SCAN", feed.PIECE)
+    monkeypatch.setattr(feed, "EACH", 2)
+    agents = [quiet.born() for _ in range(9)]
+    for verb in ("pause", "resume"):
+        quiet.send(agents[8], verb)
+        drain()
+    eventually(lambda: len(whole(quiet)) == 11, PATIENCE)
+
+    for path in (f"{quiet.path}/events", "events"):
+        page = admin.get(f"{path}?agent_id={agents[8]}").json
+        assert names(page["data"]) == [(agents[8], 1), (agents[8], 2), (agents[8], 3)]  # type: ignore[index]
+        assert page["pagination"]["next_cursor"] is None  # type: ignore[index]
+    stranger = admin.user()
+    assert stranger.get(f"events?agent_id={agents[8]}").json["data"] == []  # type: ignore[index]
+
+
 def test_all_projects_at_once_are_told_to_whoever_may_see_them(admin: Api, server: str, project: Project) -> None:
     owner = admin.user()
     with Stream(server, owner.key, "events") as mine, Stream(server, admin.key, "events") as all_:

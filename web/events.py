@@ -43,18 +43,19 @@ def list_project_events(path: params.ProjectPath, query: params.EventQuery) -> R
     """The project's events, oldest first; go on with `after` = the last event's cursor. As a stream where asked for."""
     with autocommit() as db:
         access.enter(db, g.caller, path.project_id)
-        return _answer(db, Scope((path.project_id,)), query)
+        return _answer(db, Scope((path.project_id,), agent_id=query.agent_id), query)
 
 
 @bp.get("/events", responses=_FEED)
 def list_events(query: params.EventQuery) -> Response:
     """The events of all projects that the caller may see, oldest first. As a stream where asked for."""
     with autocommit() as db:
-        return _answer(db, Scope(owner_id=None if g.caller.is_superuser else g.caller.user_id), query)
+        owner = None if g.caller.is_superuser else g.caller.user_id
+        return _answer(db, Scope(owner_id=owner, agent_id=query.agent_id), query)
 
 
 def _answer(db: Connection, scope: Scope, query: params.EventQuery) -> Response:
-    wanted = Wanted(query.agent_id, query.verb, query.status)
+    wanted = Wanted(query.verb, query.status)
     after = _after(query)
     if streams.is_asked_for():
         return streams.begin(scope, wanted, after or feed.now(db))
