@@ -59,6 +59,7 @@ task_routes = {
     "orchestrator.sweep": {"queue": "upkeep"},
     "orchestrator.prune": {"queue": "upkeep"},
     "orchestrator.inspect": {"queue": "upkeep"},
+    "orchestrator.roll": {"queue": "upkeep"},
 }
 
 # Flower sees the fleet by its events.
@@ -77,6 +78,7 @@ beat_schedule = {
     "sweep": {"task": "orchestrator.sweep", "schedule": 2.0, "options": {"expires": 2}},
     "canary": {"task": "orchestrator.canary", "schedule": 10.0, "options": {"expires": 10}},
     "canary-upkeep": {"task": "orchestrator.canary", "schedule": 10.0, "options": {"expires": 10, "queue": "upkeep"}},
+    "roll": {"task": "orchestrator.roll", "schedule": 10.0, "options": {"expires": 10}},
     "inspect": {"task": "orchestrator.inspect", "schedule": 60.0, "options": {"expires": 60}},
     "prune": {"task": "orchestrator.prune", "schedule": 3600.0, "options": {"expires": 3600}},
 }

@@ -120,7 +120,7 @@ class Drainer:
         load = _load(db, claim, only)
         after, outcomes = _decide(load)
         failpoints.reach(Point.DECIDED, (outcome.command.id for outcome in outcomes))
-        sums = fold(db, claim.usage)
+        sums = fold(db, claim.usage, self.slot)
         record.write(db, Changes(load.agents, after, outcomes, sums, load.at), self.slot, self.task_id)
         return Batch(claim, outcomes, len(sums))
 

@@ -26,14 +26,17 @@ EACH = 100
 """Events of one project that are read at once where a look may go far back over many."""
 
 _NEWEST = UUID(int=2**128 - 1), 2**63 - 1
-_HORIZON = "feed_position(pg_snapshot_xmin(pg_current_snapshot()))"
+
+HORIZON = "feed_position(pg_snapshot_xmin(pg_current_snapshot()))"
+"""As SQL: before it, no event can come any more."""
+
 _SPAN = f"""
-    xid < {_HORIZON} AND (xid, agent_id, version) > (CAST(:xid AS xid8), :agent, :version)
+    xid < {HORIZON} AND (xid, agent_id, version) > (CAST(:xid AS xid8), :agent, :version)
     AND (xid, agent_id, version) <= (CAST(:until_xid AS xid8), :until_agent, :until_version)
     ORDER BY xid, agent_id, version
 """
 
-_NOW = text(f"SELECT feed_position('0')::text AS era, {_HORIZON}::text AS horizon")
+_NOW = text(f"SELECT feed_position('0')::text AS era, {HORIZON}::text AS horizon")
 _OF_ONE = text(f"""
     SELECT *, feed_position('0')::text AS era FROM events WHERE project_id = :project AND {_SPAN} LIMIT :limit
 """)

@@ -47,6 +47,7 @@ leases = Table(
     # beat, which does not, need not. With the lease's id, not the agent's: two that insert the first row of one agent
     # at once would meet in this index as well, where ON CONFLICT (agent_id) does not look, and deadlock.
     UniqueConstraint("id", "epoch", name="uq_leases_epoch"),
+    Index("ix_leases_lost", "project_id", "ended_at", postgresql_where=text("ended_by = 'expiry'")),
     Index("ix_leases_live", "agent_id", postgresql_where=text("ended_at IS NULL")),
     postgresql_with={"fillfactor": "50"},
 )

@@ -137,6 +137,15 @@ _FOLD = text("""
             LIMIT :most
         ))
         RETURNING e.*
+    ), hours AS (
+        INSERT INTO usage_hours AS k (project_id, hour, model, agent_type_id, slot, entries, unpriced, tokens, cost)
+        SELECT f.project_id, date_trunc('hour', f.occurred_at, 'UTC'), coalesce(f.model, ''), a.agent_type_id, :slot,
+            count(*), count(*) FILTER (WHERE f.cost IS NULL AND f.input_tokens + f.output_tokens > 0),
+            sum(f.input_tokens + f.output_tokens), coalesce(sum(f.cost), 0)
+        FROM folded f JOIN agents a ON a.id = f.agent_id GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
+        ON CONFLICT (project_id, hour, model, agent_type_id, slot) DO UPDATE SET
+            entries = k.entries + excluded.entries, unpriced = k.unpriced + excluded.unpriced,
+            tokens = k.tokens + excluded.tokens, cost = k.cost + excluded.cost
     )
     SELECT agent_id, sum(tasks_completed)::bigint AS tasks_completed,
         sum(input_tokens + output_tokens) AS tokens_used, coalesce(sum(cost), 0) AS cost_incurred
@@ -164,11 +173,12 @@ def strangers(db: Connection, project_id: UUID, agent_ids: Iterable[UUID]) -> se
     return set(db.execute(_STRANGERS, {"ids": list(agent_ids), "project": project_id}).scalars())
 
 
-def fold(db: Connection, agent_ids: Sequence[UUID]) -> dict[UUID, Sums]:
-    """Mark the unfolded entries of these agents (locked by the caller) as counted; what each adds to its agent."""
+def fold(db: Connection, agent_ids: Sequence[UUID], slot: int) -> dict[UUID, Sums]:
+    """Mark the unfolded entries of these agents (locked by the caller) as counted, and add them to their hours, in this
+    process's slot; what each adds to its agent."""
     if not agent_ids:
         return {}
-    rows = db.execute(_FOLD, {"ids": list(agent_ids), "each": FOLD_PER_AGENT, "most": FOLD_AT_MOST})
+    rows = db.execute(_FOLD, {"ids": list(agent_ids), "each": FOLD_PER_AGENT, "most": FOLD_AT_MOST, "slot": slot})
     return {row.agent_id: Sums(row.tasks_completed, int(row.tokens_used), row.cost_incurred) for row in rows}
 
 

@@ -22,7 +22,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from orchestrator.columns import MONEY, Xid8, created, metadata, one_of, time
 from orchestrator.lifecycle import COMMANDS, EVENTS, SYSTEM_COMMANDS, Status
-from orchestrator.states import ActorType, IssueStatus, ProjectStatus, State
+from orchestrator.states import ActorType, IssueStatus, KeyKind, ProjectStatus, State
 from orchestrator.stops import Cause
 
 users = Table(
@@ -48,6 +48,9 @@ api_keys = Table(
     time("revoked_at"),
     time("last_used_at"),
     created(),
+    Column("kind", Text, one_of("kind", KeyKind, "kind"), nullable=False, server_default=KeyKind.KEY.value),
+    Column("parent_id", Uuid),
+    CheckConstraint("kind = 'key' OR expires_at IS NOT NULL", name="ends"),
 )
 
 projects = Table(
@@ -187,6 +190,7 @@ commands = Table(
         "state",
         postgresql_where=text("batch_id IS NOT NULL AND state <> 'applied'"),
     ),
+    Index("ix_commands_failed", "project_id", "seq", postgresql_where=text("state IN ('rejected', 'dead')")),
     Index("ix_commands_cause", "cause", unique=True, postgresql_where=text("cause IS NOT NULL")),
     Index("ix_commands_closed_at", "closed_at", postgresql_using="brin", postgresql_with={"autosummarize": "on"}),
     postgresql_with={"fillfactor": "80"},
@@ -223,6 +227,7 @@ events = Table(
     Column("actor_id", Uuid),
     Column("reason", Text),
     time("at", nullable=False),
+    time("recorded_at", server_default=func.clock_timestamp()),
     Column("xid", Xid8, nullable=False, server_default=text("feed_position(pg_current_xact_id())")),
     one_of("verb", EVENTS, "verb"),
     one_of("before", Status, "before"),

@@ -21,6 +21,14 @@ class ActorType(StrEnum):
     SYSTEM = "system"
 
 
+class KeyKind(StrEnum):
+    """What a secret is good for: an API key, a browser's session, or the beginning of one."""
+
+    KEY = "key"
+    SESSION = "session"
+    LINK = "link"
+
+
 class LeaseEnd(StrEnum):
     """How a lease ended; a fence is a stop that did not wait for the process."""
 

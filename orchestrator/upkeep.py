@@ -22,6 +22,10 @@ _TOKENS = text("""
     DELETE FROM lease_tokens WHERE hash IN (
         SELECT hash FROM lease_tokens WHERE ended_at < now() - interval '1 day' LIMIT :slice)
 """)
+_SESSIONS = text("""
+    DELETE FROM api_keys WHERE id IN (
+        SELECT id FROM api_keys WHERE kind <> 'key' AND expires_at < now() - interval '1 day' LIMIT :slice)
+""")
 # The newest stays: it tells where the turns have got to.
 _BATCHES = text(f"""
     DELETE FROM batches WHERE id IN (
@@ -34,5 +38,11 @@ _BATCHES = text(f"""
 
 def prune(db: Connection) -> dict[str, int]:
     """Delete a slice of what is older than it need be; how many rows of each kind, 0 when none are left."""
-    kinds = {"commands": _COMMANDS, "requests": _REQUESTS, "batches": _BATCHES, "tokens": _TOKENS}
+    kinds = {
+        "commands": _COMMANDS,
+        "requests": _REQUESTS,
+        "batches": _BATCHES,
+        "tokens": _TOKENS,
+        "sessions": _SESSIONS,
+    }
     return {kind: db.execute(statement, {"slice": SLICE}).rowcount for kind, statement in kinds.items()}

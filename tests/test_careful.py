@@ -443,9 +443,9 @@ def test_usage_that_cannot_be_counted_stops_neither_its_agent_nor_the_others(
         quiet.api.post(f"{quiet.agent(agent)}/usage", {"entries": [{"report_id": "1", "output_tokens": 7}]})
     pause, fold = quiet.send(odd, "pause")["id"], ledger.fold
 
-    def refuse(db: Any, agents: Any) -> Any:
+    def refuse(db: Any, agents: Any, slot: int) -> Any:
         assert UUID(odd) not in agents, "cannot be counted"
-        return fold(db, agents)
+        return fold(db, agents, slot)
 
     monkeypatch.setattr(drains, "fold", refuse)
     for _ in range(2):

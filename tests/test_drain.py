@@ -90,9 +90,9 @@ def test_what_is_not_as_the_batch_has_read_it_is_not_overwritten(
     agent = quiet.born()
     pause = quiet.send(agent, "pause")
 
-    def meddle(db: Connection, agent_ids: Sequence[UUID]) -> dict[UUID, Sums]:
+    def meddle(db: Connection, agent_ids: Sequence[UUID], slot: int) -> dict[UUID, Sums]:
         run(db, change)  # after the batch was read and decided; with locks kept, nobody can
-        return fold(db, agent_ids)
+        return fold(db, agent_ids, slot)
 
     with monkeypatch.context() as patch:
         patch.setattr(drains, "fold", meddle)

@@ -294,7 +294,7 @@ def test_a_flood_is_counted_in_time_though_the_planner_knows_of_none_that_waits(
 
     began = time.monotonic()
     with begin(Guard.DRAIN) as db:
-        sums = ledger.fold(db, among)
+        sums = ledger.fold(db, among, 0)
 
     assert time.monotonic() - began < busy(3), "each entry was looked for among all that wait"
     assert {some.tokens_used for some in sums.values()} == {min(each, FOLD_PER_AGENT)}

@@ -1,12 +1,13 @@
 """The Celery tasks: each opens a transaction, calls one function, and decides about retry."""
 
+import time
 from collections import Counter
 from typing import Any
 
 from kombu.exceptions import OperationalError
 from sqlalchemy import Connection
 
-from orchestrator import failpoints, inspection, logs, queries, timers, upkeep
+from orchestrator import failpoints, inspection, logs, queries, rollups, timers, upkeep
 from orchestrator.claims import Marks
 from orchestrator.db import Guard, begin
 from orchestrator.drain import Drainer
@@ -21,6 +22,9 @@ from workers.shift import Shift
 SLICES = 20
 """Slices that one run of prune deletes at most, a transaction each: far within the task's time limit. What is left
 waits for the next run."""
+
+ROLL_SECONDS = 5.0
+"""For so long a roll-up goes on where much has come together; the next one goes on with the rest."""
 
 log = logs.logger("worker")
 
@@ -50,11 +54,12 @@ def canary(**_: Any) -> dict[str, bool]:
 
 @app.task(name="orchestrator.prune")
 def prune(**_: Any) -> dict[str, int]:
-    """Delete closed commands after 30 days, idempotency keys after two, the tokens of former leases after one."""
+    """Delete closed commands after 30 days, idempotency keys after two, the tokens of former leases after one; and of
+    the roll-ups what is older than their pictures."""
     deleted: Counter[str] = Counter()
     for _slice in range(SLICES):
         with begin(Guard.DRAIN) as db:
-            gone = upkeep.prune(db)
+            gone = upkeep.prune(db) | rollups.prune(db)
         deleted.update(gone)
         if not any(gone.values()):
             break
@@ -68,6 +73,18 @@ def inspect(**_: Any) -> dict[str, int]:
     if violated:
         log.error("invariants_violated", **violated)
     return violated
+
+
+@app.task(name="orchestrator.roll")
+def roll(**_: Any) -> dict[str, int]:
+    """Roll up what has happened since the last time."""
+    events, ends = 0, time.monotonic() + ROLL_SECONDS
+    more = True
+    while more and time.monotonic() < ends:
+        with begin(Guard.WATCH) as db:
+            number, more = rollups.roll(db)
+        events += number
+    return {"events": events}
 
 
 def ring_for_overdue() -> bool:

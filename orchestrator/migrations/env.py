@@ -2,7 +2,15 @@
 
 from alembic import context
 
-from orchestrator import announcements, books, inspection, lease_tables, models, suspects  # noqa: F401  # their tables
+from orchestrator import (  # noqa: F401  # their tables
+    announcements,
+    books,
+    inspection,
+    lease_tables,
+    models,
+    rollup_tables,
+    suspects,
+)
 from orchestrator.columns import metadata
 
 context.configure(

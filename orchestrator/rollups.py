@@ -1,0 +1,113 @@
+"""The roll-ups of the feed: how many agents were in each status, and how long commands took, minute by minute.
+
+Each project's feed is read on from where it was left, and the place is written down in the same statement as what was
+made of it. So an event counts once, whatever crashes, and what a crash left out is there as soon as a worker is.
+"""
+
+from typing import NamedTuple
+
+from sqlalchemy import Connection, text
+
+from orchestrator.feed import HORIZON
+from orchestrator.lifecycle import Status
+
+EACH, MOST = 2_000, 10_000
+"""Events of one project, and of all, that one statement reads."""
+
+KEPT = {"fleet_minutes": "8 days", "latency_minutes": "8 days", "usage_hours": "90 days"}
+"""How long each table's rows are kept: for as long as the pictures go back."""
+
+SLICE = 5_000
+"""Rows of each kind that are deleted at a time."""
+
+BOUNDS = (
+    1, 1.5, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500, 700, 1_000, 1_500, 2_000, 3_000, 5_000, 10_000,
+    30_000, 60_000, 300_000,
+)  # fmt: skip
+"""Where the buckets of the latencies begin and end, in ms: bucket n ends with the nth of them."""
+
+_LOCK = text("SELECT pg_try_advisory_xact_lock(hashtext('orchestrator.rollups'))")
+
+_CHANGES = ", ".join(
+    f"sum((after = '{status}')::int - (before IS NOT DISTINCT FROM '{status}')::int) AS {status}" for status in Status
+)
+_NAMES = ", ".join(Status)
+_ANY = " OR ".join(f"{status} <> 0" for status in Status)
+_RECENT = f"minute > now() - interval '{KEPT['fleet_minutes']}'"
+_ADDED = ", ".join(f"{status} = k.{status} + excluded.{status}" for status in Status)
+_BUCKET = f"width_bucket(1000 * extract(epoch FROM {{}})::float, CAST(ARRAY{list(BOUNDS)} AS float[]))"
+
+_ROLL = text(f"""
+    WITH piece AS MATERIALIZED (
+        SELECT e.* FROM (SELECT id FROM projects ORDER BY random()) p
+        LEFT JOIN rollups r ON r.project_id = p.id CROSS JOIN LATERAL (
+            SELECT project_id, xid, agent_id, version, command_id, before, after, at, recorded_at,
+                date_trunc('minute', at, 'UTC') AS minute
+            FROM events
+            WHERE project_id = p.id AND xid < {HORIZON} AND (xid, agent_id, version)
+                > (coalesce(r.xid, '0'), coalesce(r.agent_id, '{"0" * 32}'), coalesce(r.version, 0))
+            ORDER BY xid, agent_id, version LIMIT :each
+        ) e LIMIT :most
+    ), fleet AS (
+        INSERT INTO fleet_minutes AS k (project_id, minute, {_NAMES})
+        SELECT * FROM (
+            SELECT project_id, minute, {_CHANGES} FROM piece WHERE {_RECENT} GROUP BY project_id, minute
+        ) changed WHERE {_ANY}
+        ON CONFLICT (project_id, minute) DO UPDATE SET {_ADDED}
+    ), took AS (
+        SELECT piece.project_id, minute, t.part, t.bucket FROM piece JOIN commands c ON c.id = piece.command_id
+        CROSS JOIN LATERAL (VALUES
+            ('waiting', {_BUCKET.format("piece.at - c.created_at")}),
+            ('applying', {_BUCKET.format("piece.recorded_at - piece.at")}),
+            ('whole', {_BUCKET.format("piece.recorded_at - c.created_at")})
+        ) t (part, bucket)
+        WHERE piece.recorded_at IS NOT NULL AND {_RECENT}
+    ), latency AS (
+        INSERT INTO latency_minutes AS k (project_id, minute, bucket, waiting, applying, whole)
+        SELECT project_id, minute, bucket, count(*) FILTER (WHERE part = 'waiting'),
+            count(*) FILTER (WHERE part = 'applying'), count(*) FILTER (WHERE part = 'whole')
+        FROM took GROUP BY project_id, minute, bucket
+        ON CONFLICT (project_id, minute, bucket) DO UPDATE SET waiting = k.waiting + excluded.waiting,
+            applying = k.applying + excluded.applying, whole = k.whole + excluded.whole
+    ), changes AS (
+        SELECT project_id, {_CHANGES} FROM piece GROUP BY project_id
+    ), place AS (
+        INSERT INTO rollups AS k (project_id, xid, agent_id, version, {_NAMES})
+        SELECT DISTINCT ON (project_id) project_id, xid, agent_id, version, {_NAMES}
+        FROM piece JOIN changes USING (project_id)
+        ORDER BY project_id, xid DESC, agent_id DESC, version DESC
+        ON CONFLICT (project_id) DO UPDATE SET
+            xid = excluded.xid, agent_id = excluded.agent_id, version = excluded.version, {_ADDED}
+    )
+    SELECT coalesce(sum(n), 0)::bigint AS events, coalesce(max(n) = :each OR sum(n) >= :most, false) AS more
+    FROM (SELECT count(*) AS n FROM piece GROUP BY project_id) counted
+""")
+
+_PRUNE = {
+    table: text(f"""
+        DELETE FROM {table} WHERE ctid = ANY(ARRAY(
+            SELECT ctid FROM {table} WHERE {column} < now() - interval '{KEPT[table]}' LIMIT :slice))
+    """)
+    for table, column in (("fleet_minutes", "minute"), ("latency_minutes", "minute"), ("usage_hours", "hour"))
+}
+
+
+class Rolled(NamedTuple):
+    """How many events were rolled up, and whether there may be more."""
+
+    events: int
+    more: bool
+
+
+def roll(db: Connection) -> Rolled:
+    """Roll up what has happened since, some of each project; nothing where another process is at it. The caller
+    commits."""
+    if not db.execute(_LOCK).scalar_one():
+        return Rolled(0, more=False)
+    row = db.execute(_ROLL, {"each": EACH, "most": MOST}).one()
+    return Rolled(row.events, row.more)
+
+
+def prune(db: Connection) -> dict[str, int]:
+    """Delete a slice of what is older than it need be; how many rows of each table."""
+    return {table: db.execute(statement, {"slice": SLICE}).rowcount for table, statement in _PRUNE.items()}
