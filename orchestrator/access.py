@@ -7,14 +7,14 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, text
 
 from orchestrator.errors import Forbidden, NotFound
-from orchestrator.keys import Caller
+from orchestrator.keys import ALIVE, Caller
 
 _PROJECT = text("SELECT * FROM projects WHERE id = :project AND (:superuser OR owner_id = :user)")
-_STILL = text("""
+_STILL = text(f"""
     SELECT mine.number
     FROM unnest(CAST(:keys AS uuid[]), CAST(:superusers AS boolean[]), CAST(:projects AS uuid[]))
         WITH ORDINALITY AS mine (key_id, superuser, project_id, number)
-    JOIN api_keys k ON k.id = mine.key_id AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now())
+    JOIN api_keys k ON k.id = mine.key_id AND {ALIVE}
     JOIN users u ON u.id = k.user_id AND u.is_active AND (u.is_superuser OR NOT mine.superuser)
     LEFT JOIN projects p ON p.id = mine.project_id
     WHERE u.is_superuser OR mine.project_id IS NULL OR p.owner_id = u.id

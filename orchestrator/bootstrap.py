@@ -9,7 +9,7 @@ from alembic.config import Config
 from sqlalchemy import Connection, Engine, create_engine, exc, text
 from uuid_utils.compat import uuid7
 
-from orchestrator import eras, keys
+from orchestrator import eras, keys, sessions
 from orchestrator.settings import SettingsError, settings
 
 OLDEST_POSTGRESQL = 17
@@ -115,6 +115,13 @@ def renew_key(database_url: str, key_file: Path) -> bool:
         if user_id is not None:
             _write_private(key_file, keys.issue(db, user_id, "made by a restore")[1])
     return user_id is not None
+
+
+def sign_in_link(database_url: str, console: str) -> str | None:
+    """An address that signs the first administrator in to the console, once; None where there is none."""
+    with transaction(database_url) as db:
+        user_id = db.execute(_OLDEST_ADMINISTRATOR).scalar_one_or_none()
+        return user_id and f"{console}/login?t={sessions.link(db, user_id)}"
 
 
 def _write_private(path: Path, content: str) -> None:

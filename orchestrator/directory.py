@@ -15,6 +15,7 @@ from orchestrator.errors import Conflict, Forbidden, Invalid, NotFound, Violatio
 from orchestrator.idempotency import Once
 from orchestrator.keys import Caller
 from orchestrator.models import agent_types, agents, api_keys, issues, projects, users
+from orchestrator.states import KeyKind
 
 Made = tuple[Row[Any], bool]
 """A row, and whether an earlier request with the same Idempotency-Key made it."""
@@ -115,8 +116,9 @@ def revoke_key(db: Connection, caller: Caller, once: Once | None, key_id: UUID) 
 
 
 def own_keys(caller: Caller, user_id: UUID | None) -> Any:
-    """The condition that selects the living keys of a user, the caller's own where none is named."""
-    return (api_keys.c.user_id == _own_or_any(caller, user_id)) & api_keys.c.revoked_at.is_(None)
+    """The condition that selects the living API keys of a user, the caller's own where none is named."""
+    mine = (api_keys.c.user_id == _own_or_any(caller, user_id)) & api_keys.c.revoked_at.is_(None)
+    return mine & (api_keys.c.kind == KeyKind.KEY.value)
 
 
 def own_projects(caller: Caller) -> Any:

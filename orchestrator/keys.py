@@ -8,11 +8,12 @@ from threading import Lock
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, Row, TextClause, text
 from uuid_utils.compat import uuid7
 
 from orchestrator.errors import Forbidden, Unauthenticated
 from orchestrator.lease_tables import LOST_AT
+from orchestrator.states import KeyKind
 
 CACHE_SECONDS = 1.0
 """How long a revoked key may live on in a process that has just used it."""
@@ -22,6 +23,9 @@ TENURE_CACHE_SECONDS = 60.0
 inactive be answerable for it."""
 
 CACHE_SIZE = 10_000
+
+PREFIXES = {KeyKind.KEY: "orch_", KeyKind.SESSION: "orchs_", KeyKind.LINK: "oncein_"}
+"""How each kind of secret begins; that of a session is no key for the API."""
 
 TOKEN_PREFIX = "orchl_"  # noqa: S105  # how the token of a lease begins is no secret
 TOKEN_OUTLIVES = "1 hour"  # noqa: S105  # nor is how long after its lease it is good for usage
@@ -51,12 +55,18 @@ class Caller:
     tenure: Tenure | None = None
 
 
-_LOOK_UP = text("""
+ALIVE = """(
+    k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now())
+    AND NOT EXISTS (SELECT FROM api_keys parent WHERE parent.id = k.parent_id AND parent.revoked_at IS NOT NULL)
+)"""
+"""Whether a key `k` is good, as SQL: what was begun with another one ends with it."""
+
+_LOOK_UP = text(f"""
     SELECT u.id AS user_id, u.email, u.is_superuser, u.is_active, k.id AS key_id, k.name AS key_name,
         k.prefix AS key_prefix,
         coalesce(k.last_used_at < now() - interval '1 minute', true) AS stale
     FROM api_keys k JOIN users u ON u.id = k.user_id
-    WHERE k.hash = :hash AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now())
+    WHERE k.hash = :hash AND k.kind = :kind AND {ALIVE}
 """)
 
 _LOOK_UP_TOKEN = text(f"""
@@ -72,8 +82,8 @@ _TOUCH = text("""
 """)
 
 _INSERT = text("""
-    INSERT INTO api_keys (id, user_id, name, prefix, hash, expires_at)
-    VALUES (:id, :user, :name, :prefix, :hash, :expires_at)
+    INSERT INTO api_keys (id, user_id, name, prefix, hash, expires_at, kind, parent_id)
+    VALUES (:id, :user, :name, :prefix, :hash, :expires_at, :kind, :parent)
     RETURNING id, name, prefix, user_id, expires_at, created_at
 """)
 
@@ -92,20 +102,11 @@ class KeyRing:
         return caller if time.monotonic() < until else None
 
     def look_up(self, db: Connection, key: str) -> Caller:
-        """The caller behind a key or the token of a lease, from the database.
-
-        Raises Unauthenticated when it is unknown, revoked or expired, Forbidden when its user is inactive.
-        """
+        """The caller behind a key, a session or the token of a lease, from the database. Raises as `who` does."""
         began = time.monotonic()
-        sought = _LOOK_UP_TOKEN if key.startswith(TOKEN_PREFIX) else _LOOK_UP
-        row = db.execute(sought, {"hash": digest(key)}).mappings().one_or_none()
-        if row is None:
-            raise Unauthenticated
-        caller = _caller(dict(row))
-        if not caller.is_active:
-            raise Forbidden(f"user {caller.user_id} is inactive")
-        if row["stale"]:
-            db.execute(_TOUCH, {"id": caller.key_id})
+        is_session = key.startswith(PREFIXES[KeyKind.SESSION])
+        kind = KeyKind.SESSION if is_session else KeyKind.KEY
+        caller = _look_up(db, _LOOK_UP_TOKEN, key) if key.startswith(TOKEN_PREFIX) else who(db, key, kind)
         good_for = CACHE_SECONDS if caller.tenure is None else TENURE_CACHE_SECONDS
         self._remember(digest(key), began + good_for, caller)
         return caller
@@ -117,12 +118,40 @@ class KeyRing:
             self._seen[digest] = (until, caller)
 
 
-def issue(db: Connection, user_id: UUID, name: str, expires_at: Any = None) -> tuple[Row[Any], str]:
-    """A new key for a user: its row, and the secret, which is nowhere else from now on."""
+def who(db: Connection, key: str, kind: KeyKind) -> Caller:
+    """The caller behind a secret of this kind.
+
+    Raises Unauthenticated when it is unknown, revoked or expired, Forbidden when its user is inactive.
+    """
+    return _look_up(db, _LOOK_UP, key, kind=kind.value)
+
+
+def issue(
+    db: Connection,
+    user_id: UUID,
+    name: str,
+    expires_at: Any = None,
+    kind: KeyKind = KeyKind.KEY,
+    parent_id: UUID | None = None,
+) -> tuple[Row[Any], str]:
+    """A new key for a user: its row, and the secret, which is nowhere else from now on. It ends with its parent."""
     prefix = secrets.token_hex(4)
-    key = f"orch_{prefix}_{secrets.token_urlsafe(32)}"
+    key = f"{PREFIXES[kind]}{prefix}_{secrets.token_urlsafe(32)}"
     values = {"id": uuid7(), "user": user_id, "name": name, "prefix": prefix, "hash": digest(key)}
-    return db.execute(_INSERT, values | {"expires_at": expires_at}).one(), key
+    more = {"expires_at": expires_at, "kind": kind.value, "parent": parent_id}
+    return db.execute(_INSERT, values | more).one(), key
+
+
+def _look_up(db: Connection, sought: TextClause, key: str, **more: str) -> Caller:
+    row = db.execute(sought, {"hash": digest(key)} | more).mappings().one_or_none()
+    if row is None:
+        raise Unauthenticated
+    caller = _caller(dict(row))
+    if not caller.is_active:
+        raise Forbidden(f"user {caller.user_id} is inactive")
+    if row["stale"]:
+        db.execute(_TOUCH, {"id": caller.key_id})
+    return caller
 
 
 def _caller(row: dict[str, Any]) -> Caller:

@@ -28,6 +28,7 @@ DEFAULTS = {
     "usage": "600/minute",
     "bulk": "10/minute",
     "admin": "60/minute",
+    "console": "1200/minute",
     "lease": "off",
     "anonymous": "60/minute",
 }

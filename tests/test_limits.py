@@ -24,6 +24,7 @@ DEFAULTS = {
     "terminate": "10/minute",
     "bulk": "10/minute",
     "usage": "600/minute",
+    "console": "1200/minute",
     "lease": "off",
 }
 """As the contract has them."""

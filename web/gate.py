@@ -10,8 +10,9 @@ from flask import Flask, Response, g, request
 from orchestrator import access, limits, logs
 from orchestrator.db import autocommit
 from orchestrator.errors import Forbidden, NotFound, Problem, RateLimited, Unauthenticated, no_agent
-from orchestrator.keys import Caller, KeyRing
+from orchestrator.keys import PREFIXES, Caller, KeyRing
 from orchestrator.lifecycle import Status
+from orchestrator.states import KeyKind
 from web.headers import path_id
 
 PREFIX = "/api/v1"
@@ -86,7 +87,7 @@ OPEN_TO_TOKENS = frozenset({"leases.beat", "leases.release_lease", "usage.report
 _AS_IF = {Status.PAUSED.value: "pause", Status.TERMINATED.value: "terminate"}
 """A PATCH to one of these statuses is that verb by another door, and spends its limit."""
 
-_BEARER = re.compile(r"Bearer +([\x21-\x7e]{1,200})", re.IGNORECASE)
+_BEARER = re.compile(rf"Bearer +((?!{PREFIXES[KeyKind.SESSION]})[\x21-\x7e]{{1,200}})", re.IGNORECASE)
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,100}")
 
 ring = KeyRing()
@@ -114,7 +115,7 @@ def _admit() -> Response | None:
     _keep_to_its_agent(g.caller)
     action = _action()
     if action is not None:
-        _spend(action, str(g.caller.user_id))
+        spend(action, str(g.caller.user_id))
     if request.endpoint in SUPERUSERS_ONLY:
         access.demand_superuser(g.caller)
     return None
@@ -151,7 +152,7 @@ def _keep_to_its_agent(caller: Caller) -> None:
 
 def _count_failure() -> None:
     """Failed keys are limited by address; a valid key from there still passes."""
-    _spend("anonymous", request.remote_addr or "unknown")
+    spend("anonymous", request.remote_addr or "unknown")
 
 
 def _action() -> str | None:
@@ -169,7 +170,8 @@ def _wanted_status() -> str:
     return status if isinstance(status, str) else ""
 
 
-def _spend(action: str, who: str) -> None:
+def spend(action: str, who: str) -> None:
+    """One request of `who`; raises RateLimited where there are none left."""
     g.spent = spent = limits.spend(action, who)
     if spent is not None and not spent.allowed:
         allowed = f"{spent.limit.quota} {spent.limit.action} requests per {spent.limit.window} s are allowed"
