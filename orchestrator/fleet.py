@@ -21,7 +21,7 @@ TOTAL_AT_LEAST = 10_000
 
 Rows = Sequence[Row[Any]]
 
-_AGENT = """
+AGENT = """
     SELECT a.*, t.name AS agent_type_name, t.slug AS agent_type_slug, p.name AS project_name, p.slug AS project_slug,
         (SELECT count(*) FROM issues i WHERE i.assigned_agent_id = a.id) AS assigned_issues_count
     FROM agents a
@@ -29,7 +29,7 @@ _AGENT = """
     JOIN projects p ON p.id = a.project_id
 """
 ONE_AGENT = text(
-    _AGENT
+    AGENT
     + "WHERE a.id = :agent AND a.project_id = :project AND (:superuser OR p.owner_id = :user) AND a.status IS NOT NULL"
 )
 _COUNTERS = ", ".join(f"coalesce(sum({status}), 0)::bigint AS {status}" for status in Status)
@@ -138,7 +138,7 @@ def _agents(
     ids = f"SELECT id FROM ({_matching(wanted, more)}) found {_NEWEST} LIMIT :limit OFFSET :offset"
     values = wanted.values | values | {"project": project_id, "limit": limit + 1}
     these = f"WHERE a.id = ANY(ARRAY({ids})) ORDER BY a.created_at DESC, a.id DESC"
-    return db.execute(text(_AGENT + these), values).all()
+    return db.execute(text(AGENT + these), values).all()
 
 
 def _matching(wanted: Filter, more: list[str]) -> str:

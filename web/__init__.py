@@ -14,6 +14,7 @@ from orchestrator.settings import SettingsError, settings
 from web import (
     agents,
     bulk,
+    console,
     docs,
     events,
     gate,
@@ -47,7 +48,8 @@ def create_app() -> OpenAPI:
         raise SystemExit(GIVE_UP) from None
     app = build()
     if settings().trusted_proxies:
-        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings().trusted_proxies)  # type: ignore[method-assign]
+        proxies = settings().trusted_proxies
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies)  # type: ignore[method-assign]
     waiters()
     streams.hub()  # before there are threads: each could make one of its own
     bell.ring()  # a worker that answers it is heard, and this process is ready
@@ -85,6 +87,7 @@ def build() -> OpenAPI:
     for blueprint in BLUEPRINTS:
         app.register_api(blueprint)
     app.register_blueprint(ops.plain)
+    console.install(app)
     docs.install(app)
     return app
 

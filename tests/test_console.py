@@ -1,0 +1,589 @@
+"""The console as pages and forms: useful without scripts, closed to strangers, and clear about what goes wrong."""
+
+import csv
+import gzip
+import io
+from collections.abc import Iterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from flask_openapi3 import OpenAPI
+from sqlalchemy import text
+
+from orchestrator import overview, sessions
+from orchestrator.db import begin
+from orchestrator.errors import RateLimited
+from tests.browsing import SAME, Visitor, assets, words
+from tests.stage import Api, Project, drain, eventually, sql
+from web.console.door import COOKIE, CSP
+
+WEIGHT = 60 * 1024
+
+ANY = "00000000-0000-7000-8000-000000000000"
+
+
+def user_id(api: Api) -> Any:
+    """Whose key it is."""
+    return api.get("me").json["user"]["id"]  # type: ignore[index]
+
+
+def link(api: Api) -> str:
+    """A token that signs this user in."""
+    with begin() as db:
+        return sessions.link(db, user_id(api))
+
+
+def slug(project: Project) -> str:
+    """The project's, as the console's addresses have it."""
+    return str(project.api.get(project.path).json["slug"])  # type: ignore[index]
+
+
+def commands(project: Project) -> int:
+    """How many commands the project has."""
+    return int(sql("SELECT count(*) AS n FROM commands WHERE project_id = :id", id=project.id)[0].n)
+
+
+@pytest.fixture
+def visitor(app: OpenAPI, admin: Api) -> Visitor:
+    """The administrator's browser."""
+    return Visitor.of(app, admin)
+
+
+def addresses(app: OpenAPI) -> Iterator[tuple[str, str]]:
+    """Each of the console's routes that needs a session: method, and an address that fits."""
+    values = {"agent_id": ANY, "project": "any", "name": "fleet", "kind": "keys", "id_": ANY, "verb": "pause"}
+    for rule in app.url_map.iter_rules():
+        if rule.endpoint.startswith("console.") and not rule.rule.startswith(("/login", "/console/")):
+            path = rule.rule
+            for name, value in values.items():
+                path = path.replace(f"<{name}>", value)
+            yield next(method for method in ("GET", "POST") if method in (rule.methods or ())), path
+
+
+def test_without_a_session_every_page_leads_to_the_sign_in_and_nothing_is_done(app: OpenAPI, quiet: Project) -> None:
+    stranger, before = Visitor.of(app), commands(quiet)
+    for method, path in addresses(app):
+        if method == "GET":
+            answer = stranger.get(path)
+            assert answer.status_code == 401 if path == "/live" else answer.headers["Location"].startswith("/login")
+        else:
+            assert stranger.send(path).status_code == 401
+        assert answer.headers["Content-Security-Policy"] == CSP
+    assert commands(quiet) == before
+
+
+def test_a_link_signs_in_once_and_with_a_click(app: OpenAPI, admin: Api) -> None:
+    user, first, second = admin.user(), Visitor.of(app), Visitor.of(app)
+    token = link(user)
+
+    assert f'value="{token}"' in first.get(f"/login?t={token}").text
+    assert first.get("/").status_code == 303, "looking at a link does nothing"
+    assert first.send("/login", t=token, next="/costs").headers["Location"] == "/costs"
+    assert first.get("/").status_code == 200
+    again = second.send("/login", t=token)
+    assert again.status_code == 401
+    assert "has been used" in words(again)
+    assert second.get("/").status_code == 303
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    ["expires_at = now()", "revoked_at = now()", "user_id = user_id"],
+    ids=["too old", "revoked", "of an inactive user"],
+)
+def test_a_link_that_is_no_good_signs_nobody_in(app: OpenAPI, admin: Api, spoil: str) -> None:
+    user, visitor = admin.user(), Visitor.of(app)
+    token = link(user)
+    sql(f"UPDATE api_keys SET {spoil} WHERE kind = 'link' AND user_id = :id", id=user_id(user))
+    if spoil.startswith("user"):
+        sql("UPDATE users SET is_active = false WHERE id = :id", id=user_id(user))
+
+    assert visitor.send("/login", t=token).status_code == 401
+    assert visitor.get("/").status_code == 303
+
+
+@pytest.mark.parametrize("key", ["", "nonsense", "orch_00000000_unknown", "x" * 5_000, "ключ"])
+def test_a_key_that_is_none_is_refused_with_a_sentence(app: OpenAPI, key: str) -> None:
+    answer = Visitor.of(app).send("/login", key=key)
+
+    assert answer.status_code == 401
+    assert "there is no such key" in words(answer)
+
+
+@pytest.mark.parametrize(
+    "next_", ["//evil.example", "https://evil.example/", "/\\evil.example", "javascript:x", "/\n/x", "//[", "/\\[", ""]
+)
+def test_nobody_is_led_elsewhere_after_the_sign_in(app: OpenAPI, admin: Api, next_: str) -> None:
+    assert Visitor.of(app).send("/login", key=admin.key, next=next_).headers["Location"] == "/"
+
+
+def test_the_token_of_a_lease_signs_nobody_in(app: OpenAPI, quiet: Project) -> None:
+    agent = quiet.born()
+    token = quiet.api.post(f"{quiet.agent(agent)}/lease", {"holder": "a-process"}).json["token"]  # type: ignore[index]
+
+    assert Visitor.of(app).send("/login", key=token).status_code == 401
+    visitor = Visitor.of(app)
+    visitor.client.set_cookie(COOKIE, token)
+    assert visitor.get("/").status_code == 303
+
+
+def test_the_page_that_was_asked_for_is_shown_after_the_sign_in(app: OpenAPI, admin: Api) -> None:
+    visitor = Visitor.of(app)
+    asked = visitor.get("/commands?state=dead")
+    assert "next=/commands?state%3Ddead" in asked.headers["Location"].replace("%2F", "/").replace("%3F", "?")
+
+    assert (
+        visitor.send("/login", key=admin.key, next="/commands?state=dead").headers["Location"] == "/commands?state=dead"
+    )
+
+
+def test_a_session_ends_with_its_key_with_its_user_and_by_signing_out(app: OpenAPI, admin: Api) -> None:
+    user, other = admin.user(), admin.user()
+    by_key, by_user, by_itself = (Visitor.of(app, api) for api in (user, other, admin))
+    key = user.get("keys").json["data"][0]["id"]  # type: ignore[index]
+
+    assert admin.delete(f"keys/{key}").status_code == 204
+    assert admin.patch(f"users/{user_id(other)}", {"is_active": False}).status_code == 200
+    assert by_itself.send("/logout").headers["Location"] == "/login"
+
+    eventually(lambda: by_key.get("/").status_code == 303)
+    eventually(lambda: by_user.get("/").status_code == 403)
+    assert by_itself.get("/").status_code == 303
+
+
+def test_a_session_is_no_api_key_and_no_key_among_keys(app: OpenAPI, admin: Api) -> None:
+    user = admin.user()
+    visitor = Visitor.of(app, user)
+    cookie = visitor.client.get_cookie(COOKIE)
+    assert cookie is not None
+    assert cookie.http_only
+    assert cookie.same_site == "Lax"
+
+    assert Api(user.client, cookie.value).get("me").status_code == 401
+    assert Api(user.client, link(user)).get("me").status_code == 401
+    assert [key["name"] for key in user.get("keys").json["data"]] == ["test"]  # type: ignore[index]
+    visitor.client.set_cookie(COOKIE, user.key or "")
+    assert visitor.get("/").status_code == 303
+
+
+@pytest.mark.parametrize(("proto", "secure"), [("https", True), ("http", False)])
+def test_a_session_that_began_over_tls_stays_there(app: OpenAPI, admin: Api, proto: str, secure: bool) -> None:
+    client = app.test_client()
+
+    answer = client.post("/login", data={"key": admin.key}, headers=SAME, base_url=f"{proto}://localhost")
+
+    assert ("Secure" in answer.headers["Set-Cookie"]) is secure
+
+
+@pytest.mark.parametrize(
+    ("headers", "passes"),
+    [
+        (SAME, True),
+        ({"Sec-Fetch-Site": "cross-site"}, False),
+        ({"Sec-Fetch-Site": "same-site"}, False),
+        ({"Sec-Fetch-Site": "none"}, False),
+        ({"Origin": "http://localhost"}, True),
+        ({"Origin": "https://localhost"}, False),
+        ({"Origin": "http://localhost.evil.example"}, False),
+        ({"Origin": "null"}, False),
+        ({"Origin": "http://["}, False),
+        ({}, False),
+        ({"Sec-Fetch-Site": "cross-site", "Origin": "http://localhost"}, False),
+    ],
+)
+def test_what_another_site_sends_is_not_done(
+    quiet: Project, visitor: Visitor, headers: dict[str, str], passes: bool
+) -> None:
+    agent, before = quiet.born(), commands(quiet)
+
+    answer = visitor.send(f"/a/{agent}/pause", headers=headers)
+
+    assert answer.status_code == (303 if passes else 403)
+    assert commands(quiet) == before + 1 + passes - 1
+
+
+def test_what_is_another_users_is_not_there(app: OpenAPI, admin: Api, quiet: Project) -> None:
+    agent, stranger = quiet.born(name="secret-agent"), Visitor.of(app, admin.user())
+    name, before = slug(quiet), commands(quiet)
+
+    for path in (f"/a/{agent}", f"/p/{name}/agents", f"/?project={name}", f"/charts/fleet?project={name}",
+                 f"/commands?project={name}", f"/costs?project={name}", f"/audit.csv?project={name}",
+                 f"/live?project={name}", f"/p/{quiet.id}/agents/bulk?verb=pause"):  # fmt: skip
+        assert stranger.get(path).status_code == 404, path
+    for path in (
+        f"/a/{agent}/pause",
+        f"/p/{name}/agents",
+        f"/p/{name}/agents/bulk",
+        f"/settings/projects/{quiet.id}/archive",
+    ):
+        assert stranger.send(path, verb="pause", count="1", name="x", agent_type_id=quiet.type_id).status_code == 404, (
+            path
+        )
+    for path in ("/", "/commands", "/audit", "/audit.csv", "/costs", f"/commands?agent={agent}"):
+        assert "secret-agent" not in stranger.get(path).text, path
+    assert commands(quiet) == before
+
+
+def test_the_fleet_shows_how_many_there_are_and_what_has_happened(quiet: Project, visitor: Visitor) -> None:
+    agents = [quiet.born(name=f"scout-{n}") for n in range(3)]
+    quiet.send(agents[0], "pause", reason="lunch <break>")
+    drain()
+    eventually(lambda: "scout-0" in visitor.get(f"/?project={slug(quiet)}").text)
+
+    page = visitor.get(f"/?project={slug(quiet)}")
+
+    assert "○ idle 2" in words(page)
+    assert "‖ paused 1" in words(page)
+    assert "(lunch <break>)" in words(page)
+    assert "<break>" not in page.text
+
+
+def test_an_empty_fleet_shows_how_to_begin(app: OpenAPI, admin: Api) -> None:
+    page = Visitor.of(app, admin.user()).get("/")
+
+    assert page.text.count('class="copy"') == 3
+    assert "orch agent spawn" in words(page)
+
+
+def test_the_agents_can_be_filtered_and_the_address_says_how(quiet: Project, visitor: Visitor) -> None:
+    agents = [quiet.born(name=name) for name in ("alpha", "beta", "alphabet")]
+    quiet.send(agents[0], "pause")
+    drain()
+    base = f"/p/{slug(quiet)}/agents"
+
+    for query, shown in (
+        ("", {"alpha", "beta", "alphabet"}),
+        ("?q=alph", {"alpha", "alphabet"}),
+        ("?status=paused", {"alpha"}),
+        ("?status=paused&q=beta", set()),
+        (f"?type={quiet.type_id}", {"alpha", "beta", "alphabet"}),
+    ):
+        page = visitor.get(base + query).text
+        assert {name for name in ("alpha", "beta", "alphabet") if f'title="{name}"' in page} == shown, query
+    assert "No agent matches" in words(visitor.get(f"{base}?status=working"))
+    first = visitor.get(f"{base}?limit=2&status=idle&q=").text
+    assert "<option selected>idle</option>" in first
+
+
+def test_pages_of_agents_follow_each_other(quiet: Project, visitor: Visitor) -> None:
+    for number in range(5):
+        quiet.born(name=f"n{number}")
+    seen, path = [], f"/p/{slug(quiet)}/agents?limit=2"
+    while path:
+        page = visitor.get(path).text
+        seen += [f"n{n}" for n in range(5) if f'title="n{n}"' in page]
+        more = page.partition('<p class="more"><a href="')[2].partition('"')[0].replace("&amp;", "&")
+        path = more and f"/p/{slug(quiet)}/agents{more}&limit=2"
+
+    assert sorted(seen) == [f"n{n}" for n in range(5)]
+
+
+def test_a_pause_with_a_reason_is_applied_told_and_undone(visitor: Visitor, project: Project) -> None:
+    agent = project.spawn()["id"]
+
+    page = visitor.follow(visitor.send(f"/a/{agent}/pause", reason="budget review"))
+
+    assert "pause of scout : applied" in words(page)
+    assert "“budget review”" in words(page)
+    assert project.api.get(project.agent(agent)).json["status"] == "paused"  # type: ignore[index]
+    undone = visitor.follow(visitor.send(f"/a/{agent}/resume", reason="undo of pause"))
+    assert "resume of scout : applied" in words(undone)
+    assert project.api.get(project.agent(agent)).json["status"] == "idle"  # type: ignore[index]
+
+
+def test_a_refused_verb_says_what_is_possible_now(visitor: Visitor, project: Project) -> None:
+    agent = project.spawn()["id"]
+
+    page = visitor.follow(visitor.send(f"/a/{agent}/resume"))
+
+    assert "cannot resume an agent that is idle; possible now: working, paused, terminated" in words(page)
+
+
+def test_a_form_that_is_sent_twice_counts_once(quiet: Project, visitor: Visitor) -> None:
+    agent, mark = quiet.born(), uuid4().hex
+    before = commands(quiet)
+
+    first, again = (visitor.send(f"/a/{agent}/pause", once=mark, reason="r") for _ in range(2))
+
+    assert first.headers["Location"] == again.headers["Location"]
+    assert commands(quiet) == before + 1
+    assert visitor.send(f"/a/{agent}/pause", once=mark, reason="another").status_code == 422
+
+
+def test_the_end_of_an_agent_asks_for_its_name_and_keeps_what_was_typed(quiet: Project, visitor: Visitor) -> None:
+    agent, before = quiet.born(name="scout-7"), 1
+
+    wrong = visitor.send(f"/a/{agent}/terminate", reason="no longer needed", confirm="scout")
+
+    assert wrong.status_code == 422
+    assert "type the agent's name, scout-7" in words(wrong)
+    assert 'value="no longer needed"' in wrong.text
+    assert 'value="scout"' in wrong.text
+    assert commands(quiet) == before
+    assert visitor.send(f"/a/{agent}/terminate", confirm="scout-7").status_code == 303
+
+
+def test_a_reason_that_is_too_long_is_refused_and_kept(quiet: Project, visitor: Visitor) -> None:
+    agent = quiet.born()
+
+    answer = visitor.send(f"/a/{agent}/pause", reason="x" * 501)
+
+    assert answer.status_code == 422
+    assert "reason : String should have at most 500 characters" in words(answer)
+    assert "x" * 501 in answer.text
+
+
+def test_an_agent_can_be_edited_and_spawned(visitor: Visitor, project: Project) -> None:
+    page = visitor.follow(
+        visitor.send(f"/p/{slug(project)}/agents", name="made-here", agent_type_id=project.type_id, current_task="look")
+    )
+    assert "spawn of made-here : applied" in words(page)
+    agent = page.text.partition('href="/a/')[2].partition('"')[0]
+
+    was = {"was_name": "made-here", "was_current_task": "look"}
+    renamed = visitor.send(f"/a/{agent}/update", name="renamed", current_task="look", **was)
+    assert "renamed" in words(visitor.follow(renamed))
+    project.send(agent, "update", current_task="the agent's own")
+    eventually(lambda: "the agent's own" in words(visitor.get(f"/a/{agent}")))
+    visitor.send(f"/a/{agent}/update", name="again", current_task="look", was_name="renamed", was_current_task="look")
+    assert "the agent's own" in words(visitor.get(f"/a/{agent}")), "what was not changed here stays"
+    visitor.send(
+        f"/a/{agent}/update", name="again", current_task="", was_name="again", was_current_task="the agent's own"
+    )
+    assert project.api.get(project.agent(agent)).json["current_task"] is None  # type: ignore[index]
+    assert "nothing was changed" in words(visitor.send(f"/a/{agent}/update", name="x", was_name="x"))
+    nameless = visitor.send(f"/a/{agent}/update", name="", was_name="again")
+    assert nameless.status_code == 422
+    bad = visitor.send(f"/p/{slug(project)}/agents", name="x", agent_type_id="nonsense")
+    assert bad.status_code == 422
+    assert 'value="x"' in bad.text
+
+
+def test_all_that_match_are_paused_once_their_number_is_typed(quiet: Project, visitor: Visitor) -> None:
+    for name in ("alpha", "alphabet", "beta"):
+        quiet.born(name=name)
+    base = f"/p/{slug(quiet)}/agents/bulk"
+    asked = visitor.get(f"{base}?verb=pause&q=alph")
+    assert "Pause 2 agents of" in words(asked)
+
+    for count, status in (("", 422), ("many", 422), ("3", 409), ("9" * 30, 422)):
+        answer = visitor.send(base, verb="pause", q="alph", count=count, reason="kept <words>")
+        assert answer.status_code == status, count
+        assert "kept &lt;words&gt;" in answer.text
+    assert commands(quiet) == 3
+    sent = visitor.send(base, verb="pause", q="alph", count="2", reason="night")
+    drain()
+
+    assert "A batch of 2: 2 applied" in words(visitor.follow(sent))
+    assert visitor.get(f"{base}?verb=dance").status_code == 422
+
+
+def test_the_ledger_the_audit_and_the_costs_tell_what_happened(quiet: Project, visitor: Visitor) -> None:
+    agent = quiet.born(name="=cmd()")
+    quiet.send(agent, "resume", reason="too early")
+    quiet.send(agent, "pause", reason="+later")
+    usage = [{"report_id": "r1", "cost": 2.5, "input_tokens": 1_000, "model": "m-large"},
+             {"report_id": "r2", "output_tokens": 7}]  # fmt: skip
+    assert quiet.api.post(f"{quiet.agent(agent)}/usage", {"entries": usage}).status_code == 202
+    drain()
+    of = f"?project={slug(quiet)}"
+
+    assert "cannot resume an agent that is idle" in words(visitor.get(f"/commands{of}&state=rejected"))
+    assert "+later" not in words(visitor.get(f"/commands{of}&state=rejected"))
+    eventually(lambda: "+later" in words(visitor.get(f"/audit{of}")))
+    rows = list(csv.DictReader(io.StringIO(visitor.get(f"/audit.csv{of}").text)))
+    assert [(row["verb"], row["agent"], row["reason"]) for row in rows] == [
+        ("pause", "'=cmd()", "'+later"), ("spawn", "'=cmd()", "")
+    ]  # fmt: skip
+    costs = words(visitor.get(f"/costs{of}"))
+    assert "m-large $2.50 1,000 tok" in costs
+    assert "not named 1 of 1 reports" in costs
+    assert visitor.get(f"/charts/cost{of}").json["columns"][1:] == [[2.5], [1007]]  # type: ignore[index]
+    assert visitor.get(f"/charts/cost.csv{of}").text.splitlines()[0] == "time,USD,tokens"
+
+
+def test_the_workers_page_says_who_works(visitor: Visitor, project: Project) -> None:
+    project.spawn()
+
+    page = words(visitor.get("/workers"))
+
+    assert "orchestrator.drain" in page
+    assert "messages in commands" in page
+
+
+def test_settings_make_and_end_keys_types_projects_and_users(app: OpenAPI, admin: Api, visitor: Visitor) -> None:
+    name = uuid4().hex
+    made = visitor.send("/settings/keys", name=name)
+    secret = words(made).partition("shown this once: ")[2].partition(" ")[0]
+    assert Api(admin.client, secret).get("me").json["key"]["name"] == name  # type: ignore[index]
+    for kind, fields in (
+        ("types", {"name": name}),
+        ("projects", {"name": name}),
+        ("users", {"email": f"{name}@a.example"}),
+    ):
+        assert visitor.send(f"/settings/{kind}", **fields).status_code == 303
+        assert name in words(visitor.get("/settings"))
+        taken = visitor.send(f"/settings/{kind}", **fields)
+        assert taken.status_code == 409
+        assert "is taken" in words(taken)
+    key = next(key["id"] for key in admin.get("keys").json["data"] if key["name"] == name)  # type: ignore[index]
+    assert visitor.send(f"/settings/keys/{key}/revoke").status_code == 303
+    eventually(lambda: Api(admin.client, secret).get("me").status_code == 401)
+    assert visitor.send("/settings/keys", name="").status_code == 422
+    assert visitor.send(f"/settings/keys/{key}/dance").status_code == 404
+    assert visitor.send("/settings/spoons", name="x").status_code == 404
+
+    plain = Visitor.of(app, admin.user())
+    assert plain.send("/settings/users", email="x@y.example").status_code == 403
+    assert plain.send("/settings/types", name="x").status_code == 403
+    assert "E-mail" not in words(plain.get("/settings"))
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/?range=9y", "/?project=none-such", "/commands?state=odd", "/commands?verb=odd", "/commands?agent=x",
+     "/commands?cursor=%00", "/audit?cursor=nonsense", "/audit?limit=0", "/audit?limit=%C2%B2", "/audit?limit=1000000",
+     "/costs?range=1h", "/charts/odd", "/charts/fleet.xml", "/a/odd", f"/a/{ANY}", f"/a/{ANY}?strip=1y",
+     "/p/odd/agents", "/live?after=nonsense", "/console/x/none.js", "/a/%F0%9F%92%A9", "/?project=%00"],
+)  # fmt: skip
+def test_nonsense_in_an_address_is_a_page_with_a_sentence(visitor: Visitor, path: str) -> None:
+    answer = visitor.get(path)
+
+    assert answer.status_code in (404, 422)
+    assert 'role="alert"' in answer.text
+    assert answer.headers["Content-Security-Policy"] == CSP
+
+
+@pytest.mark.parametrize("field", ["reason", "q", "type", "current_task", "name", "key", "next"])
+def test_nothing_that_no_field_can_hold_is_an_error_of_ours(
+    quiet: Project, visitor: Visitor, admin: Api, field: str
+) -> None:
+    agent, base = quiet.born(), f"/p/{slug(quiet)}/agents"
+    odd: dict[str, Any] = {field: "a\0b"}
+
+    for path, more in ((f"/a/{agent}/pause", {}), (f"/a/{agent}/update", {}), (base, {"agent_type_id": quiet.type_id}),
+                       (f"{base}/bulk", {"verb": "pause", "count": "1"}), ("/settings/users", {}),
+                       ("/login", {})):  # fmt: skip
+        assert visitor.send(path, **(more | odd)).status_code == 422, path
+    assert visitor.get(f"{base}?{field}=%00").status_code == 422
+    assert visitor.get("/commands?limit=" + "9" * 5_000).status_code == 422
+
+
+def test_only_forms_are_taken_and_no_large_ones(app: OpenAPI, quiet: Project, visitor: Visitor) -> None:
+    agent = quiet.born()
+    before, path = commands(quiet), f"/a/{agent}/pause"
+
+    assert visitor.client.post(path, json={"reason": "x"}, headers=SAME).status_code == 415
+    assert visitor.client.post(path, data="reason=x", content_type="text/plain", headers=SAME).status_code == 415
+    assert visitor.client.post("/login", data={"f": (io.BytesIO(b"x" * 10_000), "f")}, headers=SAME).status_code == 415
+    assert visitor.send(path, reason="x" * 70_000).status_code == 413
+    assert Visitor.of(app).send("/login", key="x" * 70_000).status_code == 413
+    assert commands(quiet) == before
+
+
+def test_what_was_typed_is_kept_when_there_were_too_many(
+    quiet: Project, visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent, base = quiet.born(), f"/p/{slug(quiet)}/agents"
+
+    def refuse(action: str, who: str) -> None:
+        if action != "console":
+            raise RateLimited(f"too many {action}", retry_after=3)
+
+    monkeypatch.setattr("web.gate.spend", refuse)
+    for path, fields in ((f"/a/{agent}/pause", {"reason": "typed"}), (base, {"name": "typed", "agent_type_id": "x"}),
+                         (f"{base}/bulk", {"verb": "pause", "count": "1", "reason": "typed"}),
+                         ("/settings/keys", {"name": "typed"})):  # fmt: skip
+        answer = visitor.send(path, **fields)
+        assert answer.status_code == 429, path
+        assert 'value="typed"' in answer.text, path
+
+
+def test_a_project_is_found_however_many_there_are(
+    quiet: Project, visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent, name = quiet.born(), slug(quiet)
+    monkeypatch.setattr(overview, "_PROJECTS", text("SELECT * FROM projects WHERE :superuser AND :user IS NULL"))
+
+    assert visitor.get(f"/p/{name}/agents").status_code == 200
+    assert visitor.get(f"/p/{str(quiet.id).upper()}/agents").status_code == 200
+    assert visitor.get(f"/a/{agent}").status_code == 200
+
+
+def test_what_needs_attention_is_counted_where_it_is(quiet: Project, visitor: Visitor) -> None:
+    agents = [quiet.born() for _ in range(3)]
+    for agent in agents:
+        quiet.send(agent, "update", status="working")
+        quiet.send(agent, "update", status="waiting")
+    drain()
+    sql("UPDATE agents SET updated_at = now() - interval '3 hours' WHERE id = :id", id=agents[1])
+    sql("UPDATE events SET at = now() - interval '3 hours' WHERE agent_id = :id", id=agents[1])
+    quiet.send(agents[0], "resume")
+    drain()
+
+    page = words(visitor.get(f"/?project={slug(quiet)}"))
+
+    assert "1 agents have waited, unchanged, for more than 30 min" in page
+    assert "1 commands were refused within the hour" in page
+    assert "◷ waiting for 3 h" in words(visitor.get(f"/a/{agents[1]}"))
+
+
+def test_an_agent_that_moved_often_is_drawn_as_far_as_it_is_known(
+    quiet: Project, visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("web.console.agents.TOLD", 3)
+    agent = quiet.born()
+    for _ in range(3):
+        quiet.send(agent, "pause")
+        quiet.send(agent, "resume")
+    drain()
+    sql("UPDATE events SET at = now() - (8 - version) * interval '1 hour' WHERE agent_id = :id", id=agent)
+
+    page = visitor.get(f"/a/{agent}").text
+
+    assert "only its last 3 events are drawn" in page
+    assert 'aria-label="idle 67 % paused 33 % "' in page
+
+
+def test_nonsense_in_an_agents_filters_keeps_its_page(quiet: Project, visitor: Visitor) -> None:
+    for query in ("status=asleep", "cursor=x", "limit=-1"):
+        assert visitor.get(f"/p/{slug(quiet)}/agents?{query}").status_code == 422
+
+
+def test_a_page_is_light_and_loads_nothing_from_elsewhere(quiet: Project, visitor: Visitor) -> None:
+    for number in range(50):
+        quiet.spawn(wait=False, name=f"agent-{number}", current_task="a task that has some words in it")
+    drain()
+    for path in ("/", f"/p/{slug(quiet)}/agents", "/commands", "/costs", "/audit", "/settings", "/workers"):
+        plain = visitor.get(path)
+        assert "http://" not in plain.text.replace("http://localhost", "").replace("http://www.w3.org", "")
+        weight = len(visitor.get(path, Accept_Encoding="gzip").data)
+        for address in assets(plain):
+            asset = visitor.get(address, Accept_Encoding="gzip")
+            assert asset.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+            weight += len(asset.data)
+        assert weight <= WEIGHT, (path, weight)
+
+
+def test_an_asset_is_what_it_is_in_any_encoding(visitor: Visitor) -> None:
+    address = next(iter(assets(visitor.get("/"))))
+
+    plain, packed = visitor.get(address), visitor.get(address, Accept_Encoding="gzip")
+
+    assert gzip.decompress(packed.data) == plain.data
+    assert visitor.get(address.replace(address.split("/")[2], "old")).headers["Cache-Control"] == "no-store"
+
+
+def test_sessions_and_links_that_are_over_are_deleted_and_keys_are_not(admin: Api) -> None:
+    from workers import tasks  # noqa: PLC0415  # it reads the environment, which is set by now
+
+    user = admin.user()
+    link(user)
+    with begin() as db:
+        sessions.begin(db, user_id(user))
+    sql("UPDATE api_keys SET expires_at = now() - interval '2 days' WHERE user_id = :id", id=user_id(user))
+
+    tasks.prune()
+
+    assert [row.kind for row in sql("SELECT kind FROM api_keys WHERE user_id = :id", id=user_id(user))] == ["key"]

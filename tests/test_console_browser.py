@@ -1,0 +1,378 @@
+"""The console in a real browser: Chromium, headless, which is sent nowhere but to our own server."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+
+from tests.browsing import SAME
+from tests.proxy import Proxy
+from tests.stage import ROOT, Api, Project, Worker, busy, eventually, free_port
+from tests.test_console import link, slug
+from tests.wire import Gunicorn
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync")  # fmt: skip
+"""So that it looks for no host of its maker's."""
+
+LIVE = "#pulse[data-state=on]"
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium: install Debian's package chromium")
+
+
+@dataclass
+class Guest:
+    """Somebody signed in, and what the browser complained of meanwhile."""
+
+    page: Page
+    base: str
+    complaints: list[str] = field(default_factory=list)
+    elsewhere: list[str] = field(default_factory=list)
+
+    def watch(self) -> None:
+        """Note errors and warnings of the console, and requests that would leave the host."""
+        self.page.on("console", lambda m: self.complaints.append(m.text) if m.type in ("error", "warning") else None)
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on(
+            "request", lambda r: None if r.url.startswith((self.base, "data:")) else self.elsewhere.append(r.url)
+        )
+
+    def go(self, path: str) -> None:
+        """Open a page and wait until it is live, where it can be."""
+        self.page.goto(self.base + path)
+        if self.page.locator("[data-live]").count():
+            self.page.wait_for_selector(LIVE)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium."""
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
+        yield running
+        running.close()
+
+
+@contextmanager
+def guest(browser: Browser, base: str, api: Api, **options: Any) -> Iterator[Guest]:
+    """Sign somebody in by a link, in a browser of their own; at its end nothing may have gone wrong in it."""
+    context: BrowserContext = browser.new_context(**options)
+    context.set_default_timeout(busy(10) * 1000)
+    made = Guest(context.new_page(), base)
+    made.watch()
+    made.page.goto(f"{base}/login?t={link(api)}")
+    made.page.click("button")
+    made.page.wait_for_url(f"{base}/")
+    yield made
+    assert (made.complaints, made.elsewhere) == ([], [])
+    context.close()
+
+
+@pytest.fixture
+def me(browser: Browser, server: str, admin: Api, project: Project) -> Iterator[Guest]:
+    """The administrator."""
+    del project
+    with guest(browser, server, admin) as made:
+        yield made
+
+
+def test_a_change_arrives_without_a_reload_in_under_a_second(me: Guest, project: Project) -> None:
+    agent = project.spawn()["id"]
+    me.go(f"/a/{agent}")
+    me.page.evaluate("window.same = true")
+    status = me.page.locator(".lead .status")
+
+    took = []
+    for verb, after in (("pause", "paused"), ("resume", "idle"), ("pause", "paused")):
+        project.send(agent, verb)
+        eventually(lambda a=after: project.api.get(project.agent(agent)).json["status"] == a)  # type: ignore[misc, index]
+        began = time.monotonic()
+        expect(status).to_contain_text(after, timeout=busy(5) * 1000)
+        took.append(time.monotonic() - began)
+        time.sleep(0.5)
+
+    assert min(took) < busy(1)
+    assert me.page.evaluate("window.same")
+
+
+def test_a_pause_with_a_reason_and_its_undo(me: Guest, project: Project) -> None:
+    agent = project.spawn()["id"]
+    me.go(f"/a/{agent}")
+
+    me.page.click("#do-pause summary")
+    me.page.fill("#do-pause input[name=reason]", "budget review")
+    me.page.click("#do-pause button")
+
+    expect(me.page.locator(".done")).to_contain_text("pause of scout: applied")
+    expect(me.page.locator(".story")).to_contain_text("“budget review”")
+    me.page.click("text=Undo")
+    expect(me.page.locator(".done")).to_contain_text("resume of scout: applied")
+    expect(me.page.locator(".lead .status")).to_contain_text("idle")
+
+
+def test_a_verb_that_has_become_impossible_is_refused_with_what_is_possible(me: Guest, project: Project) -> None:
+    agent = project.spawn()["id"]
+    me.go(f"/a/{agent}")
+    me.page.click("#pulse")  # nobody tells this page any more
+    project.send(agent, "terminate")
+    eventually(lambda: project.api.get(project.agent(agent)).json["status"] == "terminated")  # type: ignore[index]
+
+    me.page.click("#do-pause summary")
+    me.page.click("#do-pause button")
+
+    expect(me.page.locator(".done.rejected")).to_contain_text("cannot pause an agent that is terminated; nothing is")
+
+
+def test_what_is_being_typed_is_not_taken_away(me: Guest, project: Project) -> None:
+    agent = project.spawn()["id"]
+    me.go(f"/a/{agent}")
+    me.page.click("#do-pause summary")
+    me.page.fill("#do-pause input[name=reason]", "half a sent")
+
+    project.send(agent, "update", current_task="something new")
+    time.sleep(busy(1.5))
+
+    assert me.page.input_value("#do-pause input[name=reason]") == "half a sent"
+    me.page.locator("#do-pause input[name=reason]").blur()
+    expect(me.page.locator(".task-line")).to_contain_text("something new")
+    assert me.page.locator("#do-pause").get_attribute("open") is not None
+
+
+def test_an_error_leaves_the_page_as_it_was_and_it_recovers(me: Guest, project: Project) -> None:
+    agent = project.spawn()["id"]
+    me.go(f"/a/{agent}")
+    me.page.click("#do-pause summary")
+    me.page.fill("#do-pause input[name=reason]", "kept")
+    me.page.locator("#do-pause input[name=reason]").blur()
+    me.page.route(f"**/a/{agent}", lambda route: route.fulfill(status=503, body="<p>away</p>"))
+
+    project.send(agent, "update", current_task="while it was away")
+    eventually(lambda: me.page.wait_for_timeout(50) or me.complaints)
+
+    expect(me.page.locator(".lead")).to_contain_text("idle")
+    me.page.unroute(f"**/a/{agent}")
+    expect(me.page.locator(".task-line")).to_contain_text("while it was away", timeout=busy(10) * 1000)
+    assert me.page.input_value("#do-pause input[name=reason]") == "kept"
+    me.complaints.clear()  # the browser notes the 503
+
+
+def test_a_page_whose_session_is_over_shows_the_sign_in(me: Guest, project: Project) -> None:
+    agent = project.spawn()["id"]
+    me.go(f"/a/{agent}")
+
+    me.page.request.post(f"{me.base}/logout", headers=SAME)
+    time.sleep(1.2)  # a session that is over lives on for a second in a process that has just used it
+    me.page.keyboard.press("r")
+
+    me.page.wait_for_url("**/login?next=**", timeout=busy(10) * 1000)
+    me.complaints.clear()  # the browser notes the stream that was refused
+
+
+def test_all_that_match_are_paused_with_their_number_typed(me: Guest, project: Project) -> None:
+    for name in ("alpha", "alphabet", "beta"):
+        project.spawn(name=name)
+    me.go(f"/p/{slug(project)}/agents?q=alph")
+
+    me.page.click("button[value=pause]")
+    expect(me.page.locator("h1")).to_contain_text("Pause 2 agents")
+    me.page.fill("input[name=reason]", "night")
+    me.page.fill("input[name=count]", "3")
+    me.page.click("form button:has-text('Pause 2')")
+    expect(me.page.locator("[role=alert]")).to_contain_text("2 agents match, not 3; nothing was sent")
+    assert me.page.input_value("input[name=reason]") == "night"
+    me.page.fill("input[name=count]", "2")
+    me.page.click("form button:has-text('Pause 2')")
+
+    expect(me.page.locator(".done")).to_contain_text("A batch of 2: 2 applied")
+    me.complaints.clear()  # the browser notes that the first try was answered 409
+
+
+def test_a_filter_is_in_the_address_and_comes_back_from_it(me: Guest, project: Project) -> None:
+    for name in ("alpha", "beta"):
+        project.spawn(name=name)
+    me.go(f"/p/{slug(project)}/agents")
+
+    me.page.fill("#search", "alp")
+    me.page.select_option(".filter select[name=status]", "idle")
+    me.page.click(".filter button")
+    address = me.page.url
+    me.go("/")
+    me.page.goto(address)
+
+    assert re.search(r"q=alp.*status=idle", address)
+    assert me.page.input_value("#search") == "alp"
+    expect(me.page.locator("table.agents tbody tr")).to_have_count(1)
+
+
+def test_a_stream_that_was_cut_goes_on_without_a_gap(
+    browser: Browser, server: str, admin: Api, project: Project
+) -> None:
+    agent = project.spawn()["id"]
+    with Proxy(("127.0.0.1", int(server.rsplit(":", 1)[1]))) as proxy:
+        base = f"http://127.0.0.1:{proxy.port}"
+        with guest(browser, base, admin) as me:
+            me.go(f"/a/{agent}")
+            expect(me.page.locator(".story li")).to_have_count(1)
+            proxy.reset()
+            for number in range(3):
+                project.send(agent, "update", name=f"name {number}")
+            expect(me.page.locator(".story li")).to_have_count(4, timeout=busy(20) * 1000)
+            me.page.wait_for_selector(LIVE)
+            project.send(agent, "update", name="after")
+            expect(me.page.locator(".story li")).to_have_count(5)
+            me.complaints.clear()  # the browser notes each connection that was cut
+
+
+def test_the_keyboard_is_enough(me: Guest, project: Project) -> None:
+    agent = project.spawn(name="keyed")["id"]
+    me.go("/")
+    keys = me.page.keyboard
+
+    keys.press("g")
+    keys.press("c")
+    me.page.wait_for_url("**/commands*")
+    keys.press("g")
+    keys.press("f")
+    me.page.wait_for_url(lambda url: url.rstrip("/") == me.base)
+    me.go(f"/p/{slug(project)}/agents")
+    keys.press("/")
+    keys.type("key")
+    keys.press("Enter")
+    me.page.wait_for_url("**q=key**")
+    me.page.locator(f"a[href='/a/{agent}']").focus()
+    keys.press("Enter")
+    me.page.wait_for_url(f"**/a/{agent}")
+    me.page.locator("#do-pause summary").focus()
+    for key in ("Enter", "Tab"):
+        keys.press(key)
+    keys.type("by hand")
+    keys.press("Enter")
+
+    expect(me.page.locator(".story")).to_contain_text("“by hand”")
+
+
+@pytest.mark.parametrize("width", [360, 1440])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_page_fits_and_can_be_read_by_everybody(
+    browser: Browser, server: str, admin: Api, project: Project, width: int, scheme: str
+) -> None:
+    agent = project.spawn(name="a-name-that-is-as-long-as-names-may-be-" + "x" * 60, current_task="task " * 80)["id"]
+    project.send(agent, "pause", reason="because " * 20)
+    usage = {"report_id": "1", "cost": 0.5, "input_tokens": 9, "model": "a-model-with-a-very-long-name-" + "y" * 60}
+    project.api.post(f"{project.agent(agent)}/usage", {"entries": [usage]})
+    paths = ["/", f"/?project={slug(project)}", f"/p/{slug(project)}/agents", f"/a/{agent}", "/commands", "/costs",
+             "/workers", "/audit", "/settings", f"/p/{slug(project)}/agents/bulk?verb=terminate"]  # fmt: skip
+    options = {"viewport": {"width": width, "height": 900}, "color_scheme": scheme}
+    with guest(browser, server, admin, **options) as me:
+        for path in paths:
+            me.go(path)
+            assert me.page.evaluate("document.documentElement.scrollWidth") <= width, path
+            found = Axe().run(me.page).response["violations"]
+            grave = [(v["id"], v["nodes"][0]["html"][:200]) for v in found if v["impact"] in ("serious", "critical")]
+            assert grave == [], path
+
+
+def test_without_scripts_it_works_as_well(browser: Browser, server: str, admin: Api, project: Project) -> None:
+    agent = project.spawn()["id"]
+    with guest(browser, server, admin, java_script_enabled=False) as me:
+        me.page.goto(f"{server}/a/{agent}")
+        me.page.click("#do-pause summary")
+        me.page.fill("#do-pause input[name=reason]", "no scripts")
+        me.page.click("#do-pause button")
+
+        expect(me.page.locator(".done")).to_contain_text("applied")
+        me.page.select_option("#project", slug(project))
+        me.page.click("text=Go")
+        assert f"/p/{slug(project)}/agents" in me.page.url
+
+
+def test_the_first_agent_ends_the_first_page(browser: Browser, server: str, admin: Api) -> None:
+    owner = admin.user()
+    with guest(browser, server, owner) as me:
+        me.go("/")
+        expect(me.page.locator("h1")).to_contain_text("No agents yet")
+
+        Project.make(admin, owner).spawn(name="the-first")
+
+        expect(me.page.locator("body")).to_contain_text("the-first", timeout=busy(10) * 1000)
+
+
+@pytest.fixture
+def with_flower(world: None, worker: Worker, tmp_path: Path) -> Iterator[str]:
+    """A web server that knows where a Flower is."""
+    port, secret = free_port(), "orch:not-to-be-guessed"
+    command = [
+        sys.executable,
+        "-m",
+        "celery",
+        "-q",
+        "-A",
+        "workers.app",
+        "flower",
+        "--address=127.0.0.1",
+        f"--port={port}",
+    ]
+    command += ["--url_prefix=flower", "--read_only=True", "--logging=error"]
+    environment = os.environ | {"FLOWER_BASIC_AUTH": secret}
+    with (tmp_path / "flower.log").open("wb") as log:
+        flower = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+    try:
+        eventually(lambda: answers(f"http://127.0.0.1:{port}/flower/healthcheck"), 30)
+        with Gunicorn.start(tmp_path / "web.log", ORCH_FLOWER_URL=f"http://{secret}@127.0.0.1:{port}") as web:
+            yield f"http://127.0.0.1:{web.port}"
+    finally:
+        flower.terminate()
+        flower.wait(timeout=20)
+
+
+def answers(url: str) -> bool:
+    """Whether anybody does there, and how it is not refused."""
+    with suppress(httpx2.HTTPError):
+        return httpx2.get(url).status_code == 200
+    return False
+
+
+def drains(me: Guest, project: Project, agent: str) -> bool:
+    """Whether Flower's list shows a drain, after one more: it knows only what has happened since it listens."""
+    project.send(agent, "update", name="moved")
+    me.page.goto(f"{me.base}/flower/tasks")
+    me.page.wait_for_timeout(1_000)
+    return "orchestrator.drain" in me.page.inner_text("body")
+
+
+def test_flower_shows_workers_and_drains_to_who_is_signed_in_and_refuses_control(
+    browser: Browser, with_flower: str, admin: Api, project: Project
+) -> None:
+    agent = project.spawn()["id"]
+    assert httpx2.get(f"{with_flower}/flower/tasks").headers["Location"].startswith("/login")
+    with guest(browser, with_flower, admin) as me:
+        me.go("/workers")
+        me.page.click("text=Flower")
+        expect(me.page.locator("body")).to_contain_text("Online", timeout=busy(20) * 1000)
+        assert eventually(lambda: drains(me, project, agent), 60)
+        me.go(f"/a/{agent}")
+        me.page.click(".story li:first-child a:has-text('task')")
+        assert "/flower/task/" in me.page.url
+        expect(me.page.locator("body")).to_contain_text("applied", timeout=busy(20) * 1000)
+        refused = me.page.request.post(f"{with_flower}/flower/api/worker/shutdown/worker", headers=SAME)
+        assert refused.status in (403, 404, 405)
+        me.page.click("text=Back to the console")
+        me.page.wait_for_url("**/workers")
+    with guest(browser, with_flower, admin.user()) as stranger:
+        stranger.page.goto(f"{with_flower}/flower/tasks")
+        expect(stranger.page.locator("[role=alert]")).to_contain_text("only a superuser may do that")
+        stranger.complaints.clear()  # the browser notes the 403

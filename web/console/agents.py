@@ -1,0 +1,150 @@
+"""The agents of a project: which there are, one of them and its story, and what is asked before all are sent a verb."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from flask import Response, g, make_response, render_template, request
+from sqlalchemy import Connection, select
+
+from orchestrator import fleet, matching, overview, queries
+from orchestrator.db import autocommit
+from orchestrator.errors import Invalid, Problem, Violation
+from orchestrator.explain import explain
+from orchestrator.fleet import Filter
+from orchestrator.lifecycle import Status
+from orchestrator.models import agent_types
+from web.console import pictures, place
+from web.console.door import bp
+from web.headers import path_id
+
+ROWS, TOLD = 50, 200
+"""Agents of a page; events of a story."""
+
+STRIPS = {"1h": 1, "24h": 24, "7d": 168}
+"""Hours that an agent's strip of states shows."""
+
+BULK = ("pause", "resume", "terminate")
+
+
+@bp.get("/p/<project>/agents")
+def agents(project: str) -> Response:
+    """The table."""
+    return table(project)
+
+
+def table(project: str, problem: Problem | None = None) -> Response:
+    """The same, and what was wrong with what was sent."""
+    with autocommit() as db:
+        at = place.here(db, project)
+        wanted, filters = _wanted(request.args)
+        page = _page(db, at.ids[0], wanted)
+        shown = {"shown": page, "filters": filters, "types": _types(db), "batch": _batch(db, at.ids[0])}
+        done = spoken_of(db, at.ids)
+    html = render_template(
+        "console/agents.html", at=at, problem=problem, form=request.form, bulk=BULK, done=done, **shown
+    )
+    return make_response(html, problem.status if problem else 200)
+
+
+@bp.get("/p/<project>/agents/bulk")
+def ask(project: str) -> Response:
+    """How many would be sent what; the reason, and the number, are asked for."""
+    return confirm(project)
+
+
+def confirm(project: str, problem: Problem | None = None) -> Response:
+    """The same, and what was wrong with the answer."""
+    with autocommit() as db:
+        at = place.here(db, project)
+        given = request.form or request.args
+        if given.get("verb") not in BULK:
+            raise Invalid(Violation(f"can be {', '.join(BULK)}", "verb"))
+        wanted, filters = _wanted(given)
+        count = matching.count(db, at.ids[0], wanted)
+    html = render_template(
+        "console/bulk.html", at=at, problem=problem, verb=given["verb"], count=count, filters=filters, form=request.form
+    )
+    return make_response(html, problem.status if problem else 200)
+
+
+@bp.get("/a/<agent_id>")
+def agent(agent_id: str) -> Response:
+    """One agent and its story."""
+    return show(path_id(agent_id, "agent"))
+
+
+def show(agent_id: UUID, problem: Problem | None = None, verb: str = "") -> Response:
+    """The same, and what was wrong with what was sent with that verb."""
+    with autocommit() as db:
+        row = overview.agent(db, g.caller, agent_id)
+        at = place.here(db, str(row.project_id))
+        story = overview.story(db, agent_id, TOLD)
+        why = explain(db, row)
+        done = spoken_of(db, [row.project_id])
+    shown = {"agent": row, "story": story, "why": why, "done": done, **_pictures(row, story.events)}
+    html = render_template("console/agent.html", at=at, problem=problem, sent=verb, form=request.form, **shown)
+    return make_response(html, problem.status if problem else 200)
+
+
+def spoken_of(db: Connection, projects: Sequence[UUID]) -> Any | None:
+    """The command that was just sent, as it stands: the address names it. None for what the caller cannot see."""
+    try:
+        wanted = UUID(request.args.get("done", ""))
+    except ValueError:
+        return None
+    rows, _ = overview.commands(db, projects, {"id": wanted}, None, 1)
+    return rows[0] if rows else None
+
+
+def _pictures(row: Any, events: Sequence[Any]) -> dict[str, Any]:
+    name = request.args.get("strip", "24h")
+    if name not in STRIPS:
+        raise Invalid(Violation(f"can be {', '.join(STRIPS)}", "strip"))
+    now = datetime.now(UTC)
+    is_cut = len(events) == TOLD and events[-1].at > now - timedelta(hours=STRIPS[name])
+    since = max(now - timedelta(hours=STRIPS[name]), events[-1].at if is_cut else row.created_at)
+    moved = (event.at for event in events if event.before != event.after)
+    segments = pictures.strip(events, since, now, row.status)
+    return {
+        "since": next(moved, row.created_at),
+        "is_cut": is_cut,
+        "looked_at": overview.LOOKED_AT,
+        "strip": segments,
+        "strips": STRIPS,
+        "strip_name": name,
+        "shares": pictures.shares(segments),
+        "edges": pictures.diagram(row.status),
+        "places": pictures.PLACES,
+        "verbs": pictures.possible(row.status),
+    }
+
+
+def _wanted(given: Any) -> tuple[Filter, dict[str, str]]:
+    """The filter that an address or a form names. Raises Invalid for a status that there is not."""
+    filters = {name: given[name].strip()[:100] for name in ("status", "type", "q") if given.get(name, "").strip()}
+    status = filters.get("status")
+    if status is not None and status not in map(str, Status):
+        raise Invalid(Violation(f"can be {', '.join(Status)}", "status"))
+    return Filter(Status(status) if status else None, filters.get("type"), filters.get("q")), filters
+
+
+def _page(db: Connection, project_id: UUID, wanted: Filter) -> fleet.Page:
+    rows, cursor = place.limit(ROWS), request.args.get("cursor")
+    if cursor:
+        return fleet.page_after(db, project_id, wanted, cursor, rows)
+    return fleet.page(db, project_id, wanted, 1, rows)
+
+
+def _types(db: Connection) -> Sequence[Any]:
+    active = select(agent_types).where(agent_types.c.is_active).order_by(agent_types.c.name).limit(500)
+    return db.execute(active).all()
+
+
+def _batch(db: Connection, project_id: UUID) -> Any | None:
+    """The batch that was just sent, and how far it has come."""
+    try:
+        return queries.batch(db, project_id, UUID(request.args.get("sent", "")))
+    except ValueError:
+        return None

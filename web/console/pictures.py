@@ -1,0 +1,102 @@
+"""Pictures made here, as numbers for inline SVG: sparklines, an agent's strip of states, and the state diagram."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from orchestrator.lifecycle import MOVES, Status, edges
+
+WIDTH, HEIGHT = 100.0, 20.0
+"""Of a sparkline, in its own units."""
+
+PLACES = {
+    Status.IDLE: (60, 30),
+    Status.WORKING: (200, 30),
+    Status.WAITING: (340, 30),
+    Status.PAUSED: (120, 105),
+    Status.TERMINATED: (280, 160),
+}
+"""Where each status is in the diagram: the middle of its box."""
+
+BOX = (108, 30)
+
+
+class Segment(NamedTuple):
+    """A stretch of time in one status; where it begins and how long it is, as percentages of the strip."""
+
+    status: str
+    start: float
+    width: float
+
+
+class Edge(NamedTuple):
+    """A move of the diagram, from one middle to another, and whether it can be made now."""
+
+    verb: str
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+    possible: bool
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """The points of a polyline, the highest value at the top; nothing where there are no two of them."""
+    if len(values) < 2:  # noqa: PLR2004  # one point is no line
+        return ""
+    top, step = max(*values, 1), WIDTH / (len(values) - 1)
+    return " ".join(f"{n * step:.1f},{HEIGHT - 1 - (HEIGHT - 2) * value / top:.1f}" for n, value in enumerate(values))
+
+
+def strip(events: Sequence[Any], since: datetime, until: datetime, now: str) -> list[Segment]:
+    """An agent's time from then until then by status; `events`: its events, newest first, which have `at`, `before` and
+    `after`; `now`: its status at the end."""
+    segments: list[Segment] = []
+    end, status, whole = until, now, (until - since).total_seconds()
+    for event in events:
+        if event.after == event.before:
+            continue
+        start = max(event.at, since)
+        _add(segments, status, start, end, since, whole)
+        end, status = start, event.before
+        if event.at <= since:
+            return segments[::-1]
+    if status is not None:
+        _add(segments, status, since, end, since, whole)
+    return segments[::-1]
+
+
+def shares(segments: Sequence[Segment]) -> list[tuple[str, float]]:
+    """How much of the strip each status has, in percent, the largest first."""
+    sums: dict[str, float] = {}
+    for segment in segments:
+        sums[segment.status] = sums.get(segment.status, 0.0) + segment.width
+    return sorted(sums.items(), key=lambda item: -item[1])
+
+
+def diagram(current: str) -> list[Edge]:
+    """The moves between living statuses, as arrows."""
+    return [_edge(verb, before, after, before == current) for verb, before, after in edges() if before is not None]
+
+
+def possible(status: str) -> list[str]:
+    """The verbs that lead anywhere from a status, and can be sent by a button."""
+    verbs = [str(verb) for verb in ("resume", "pause", "terminate") if Status(status) in MOVES[verb]]  # type: ignore[index]
+    return ["pause", *verbs] if status == Status.PAUSED else verbs
+
+
+def _add(segments: list[Segment], status: str, start: datetime, end: datetime, since: datetime, whole: float) -> None:
+    width = 100 * (end - start).total_seconds() / whole
+    if width > 0:
+        segments.append(Segment(status, 100 * (start - since).total_seconds() / whole, width))
+
+
+def _edge(verb: str, before: Status, after: Status, is_possible: bool) -> Edge:
+    """From border to border of two boxes; there and back lie side by side."""
+    (x1, y1), (x2, y2) = PLACES[before], PLACES[after]
+    dx, dy = x2 - x1, y2 - y1
+    length = (dx * dx + dy * dy) ** 0.5
+    aside = (-dy / length * 5, dx / length * 5)
+    reach = min(BOX[0] / 2 / abs(dx) if dx else 9.0, BOX[1] / 2 / abs(dy) if dy else 9.0)
+    x1, y1, x2, y2 = x1 + dx * reach, y1 + dy * reach, x2 - dx * reach, y2 - dy * reach  # type: ignore[assignment]
+    return Edge(str(verb), x1 + aside[0], y1 + aside[1], x2 + aside[0], y2 + aside[1], is_possible)

@@ -1,0 +1,69 @@
+"""Where a page is: the projects it is about, and the time it looks back on."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from flask import g, request
+from sqlalchemy import Connection
+
+from orchestrator import feed, overview
+from orchestrator.errors import Invalid, Violation
+from orchestrator.trends import Window
+
+RANGES = {"1h": (1, 60), "6h": (6, 300), "24h": (24, 900), "7d": (168, 7_200)}
+"""Hours back, and seconds of a bin."""
+
+DAYS = {"24h": (24, 3_600), "7d": (168, 3_600 * 6), "30d": (720, 86_400), "90d": (2_160, 86_400)}
+"""The same for what is kept by the hour."""
+
+
+class Place(NamedTuple):
+    """The projects that the caller may see, and the one that was chosen, if one was; and the feed's place from before
+    anything else was read: what comes after it may not be on the page."""
+
+    projects: Any
+    chosen: Any | None
+    since: str
+
+    @property
+    def ids(self) -> list[UUID]:
+        """Of the projects that the page is about."""
+        return [self.chosen.id] if self.chosen else [project.id for project in self.projects]
+
+    @property
+    def rows(self) -> Any:
+        """Their rows."""
+        return [self.chosen] if self.chosen else self.projects
+
+    @property
+    def slug(self) -> str:
+        """Of the chosen one; empty for all."""
+        return self.chosen.slug if self.chosen else ""
+
+
+def here(db: Connection, name: str | None = None) -> Place:
+    """The place that the address names: a project's slug or id in the path or as `project`, or all of them. Raises
+    NotFound for one that the caller cannot see."""
+    wanted = (name if name is not None else request.args.get("project", "")).strip()
+    since = feed.now(db).cursor()
+    chosen = overview.project(db, g.caller, wanted) if wanted else None
+    return Place(overview.projects(db, g.caller), chosen, since)
+
+
+def window(ranges: dict[str, tuple[int, int]], default: str) -> tuple[str, Window]:
+    """The range that the address names, and from when until when it is. Raises Invalid for any other."""
+    name = request.args.get("range", default)
+    if name not in ranges:
+        raise Invalid(Violation(f"can be {', '.join(ranges)}", "range"))
+    hours, step = ranges[name]
+    now = datetime.now(UTC)
+    return name, Window(now - timedelta(hours=hours), now, step)
+
+
+def limit(default: int, most: int = 100) -> int:
+    """How many rows: `limit` of the address."""
+    given = request.args.get("limit", str(default))
+    if given not in map(str, range(1, most + 1)):
+        raise Invalid(Violation(f"can be 1 to {most}", "limit"))
+    return int(given)

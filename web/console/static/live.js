@@ -1,0 +1,146 @@
+// What is alive on a page: the event stream, which only says that something has happened, and then the page's live part,
+// fetched anew. Without this script every page works as well, and is as old as its last reload.
+(() => {
+  "use strict";
+  const PACE = 400; // ms between two fetches, at least
+  const SHARE = 5; // how much longer than an answer took the next question waits
+  const RETRY = 3000; // ms until a stream that was refused is asked for again
+  const live = () => document.getElementById("live");
+  const button = document.getElementById("pulse");
+  const told = document.getElementById("told");
+  let source = null, last = "", stopped = false, timer = 0, ready = 0, opened = [], typed = [], began = 0;
+
+  const show = (state, words) => {
+    if (!button) return;
+    button.dataset.state = state;
+    button.textContent = words;
+    button.setAttribute("aria-pressed", String(!stopped));
+  };
+
+  const fields = () => [...live().querySelectorAll("input:not([type=hidden]), textarea, select")];
+  const place = (field) => `${field.form?.getAttribute("action")} ${field.name}`;
+  const given = (field) => (field.tagName === "SELECT" ? [...field.options].find((each) => each.defaultSelected)?.value ?? field.options[0]?.value : field.defaultValue);
+
+  // Nobody's words are taken from under their fingers.
+  const typing = () => {
+    const at = document.activeElement;
+    return !!at && live()?.contains(at) && /^(INPUT|TEXTAREA|SELECT)$/.test(at.tagName);
+  };
+
+  const refresh = () => {
+    if (timer || stopped || document.hidden || !live()?.dataset.live) return;
+    timer = setTimeout(() => {
+      timer = 0;
+      if (stopped || document.hidden || !live()) return;
+      if (typing()) {
+        ready = Date.now() + PACE;
+        return refresh();
+      }
+      began = Date.now();
+      ready = began + PACE;
+      opened = [...live().querySelectorAll("details[open][id]")].map((each) => each.id);
+      typed = fields().filter((each) => each.value !== given(each)).map((each) => [place(each), each.value]);
+      document.body.dispatchEvent(new CustomEvent("moved"));
+    }, Math.max(0, ready - Date.now()));
+  };
+
+  // An error is no page: what is there stays, and is asked for again. Where the session is over, the sign-in is shown.
+  document.addEventListener("htmx:after:request", (event) => {
+    const answer = event.detail.ctx.response.raw;
+    if (answer.redirected && new URL(answer.url).pathname === "/login") {
+      event.preventDefault();
+      location.reload();
+    } else if (!answer.ok) later();
+  });
+  document.addEventListener("htmx:error", () => later());
+
+  document.addEventListener("htmx:after:swap", () => {
+    if (!live()) return;
+    ready = Math.max(ready, Date.now() + SHARE * (Date.now() - began)); // who answers slowly is asked less often
+    for (const field of fields()) {
+      const mine = typed.find(([where]) => where === place(field));
+      if (mine) field.value = mine[1];
+    }
+    opened.forEach((id) => document.getElementById(id)?.setAttribute("open", ""));
+    document.dispatchEvent(new CustomEvent("charts"));
+    connect();
+    copying();
+    const facts = live().querySelector("[role=status]");
+    if (facts && told) told.textContent = facts.textContent.trim().replace(/\s+/g, " ");
+  });
+
+  const later = () => {
+    ready = Date.now() + RETRY;
+    refresh();
+  };
+
+  const connect = () => {
+    const from = live()?.dataset.live;
+    if (!from || stopped || document.hidden || source) return;
+    const mark = from.includes("?") ? "&" : "?";
+    last ||= live().dataset.after; // from before the page was made: what happened meanwhile is told at once
+    source = new EventSource(`${from}${mark}after=${encodeURIComponent(last)}`);
+    source.onopen = () => show("on", "Live");
+    source.onmessage = (event) => { last = event.lastEventId || last; refresh(); };
+    source.addEventListener("resync", (event) => { last = event.lastEventId || ""; refresh(); });
+    source.onerror = () => {
+      show("lost", "Reconnecting");
+      if (source && source.readyState === EventSource.CLOSED) {
+        disconnect(); // refused, perhaps for what it asked to go on from: the page, fetched anew, knows better
+        later();
+      }
+    };
+  };
+
+  const disconnect = () => { source?.close(); source = null; last = ""; };
+
+  const copying = () => {
+    for (const each of document.querySelectorAll("button[data-copy]")) {
+      each.hidden = false;
+      each.onclick = async () => {
+        try {
+          await navigator.clipboard.writeText(each.dataset.copy);
+        } catch { // over plain HTTP there is no clipboard
+          const field = document.createElement("textarea");
+          field.value = each.dataset.copy;
+          document.body.append(field);
+          field.select();
+          document.execCommand("copy");
+          field.remove();
+        }
+        each.textContent = "Copied";
+      };
+    }
+  };
+
+  if (button && live()?.dataset.live) {
+    button.hidden = false;
+    show("off", "Live");
+    button.onclick = () => {
+      stopped = !stopped;
+      if (stopped) { disconnect(); show("off", "Stopped"); } else refresh(); // and listens from there on
+    };
+  }
+  document.addEventListener("visibilitychange", () => { if (document.hidden) disconnect(); else refresh(); });
+  addEventListener("pagehide", disconnect);
+
+  for (const select of document.querySelectorAll("select[data-submit]")) {
+    select.onchange = () => select.form.submit();
+    select.form.querySelector("button").hidden = true;
+  }
+
+  let going = false;
+  document.addEventListener("keydown", (event) => {
+    const at = document.activeElement;
+    if (event.ctrlKey || event.metaKey || event.altKey || (at && /^(INPUT|TEXTAREA|SELECT)$/.test(at.tagName))) return;
+    if (going) {
+      going = false;
+      document.querySelector(`nav a[data-key="${CSS.escape(event.key)}"]`)?.click();
+    } else if (event.key === "g") going = true;
+    else if (event.key === "/") { event.preventDefault(); document.getElementById("search")?.focus(); }
+    else if (event.key === "r") location.reload();
+  });
+
+  copying();
+  connect();
+})();

@@ -1,0 +1,84 @@
+"""How the pages write things down: times, money, tokens, and the sign of each status."""
+
+import json
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+from orchestrator.lifecycle import Status
+
+SIGNS = {
+    Status.IDLE: "○",
+    Status.WORKING: "▶",
+    Status.WAITING: "◷",
+    Status.PAUSED: "‖",
+    Status.TERMINATED: "■",
+}
+"""Never colour alone says what an agent is doing."""
+
+_STEPS = ((1.0, "ms", 1000.0), (60.0, "s", 1.0), (3_600.0, "min", 1 / 60), (86_400.0, "h", 1 / 3_600))
+
+
+def sign(status: str) -> str:
+    """The sign of a status; a question mark for an agent that is not born."""
+    return SIGNS[Status(status)] if status else "?"
+
+
+def duration(seconds: float | None) -> str:
+    """As in 12 ms, 3.4 s, 5 min, 2 h, 3 d; a dash for None."""
+    if seconds is None or seconds != seconds:  # noqa: PLR0124  # not a number
+        return "–"
+    seconds = max(0.0, seconds)
+    for most, unit, factor in _STEPS:
+        if seconds < most:
+            number = seconds * factor
+            return f"{number:.1f} {unit}" if unit == "s" and number < 10 else f"{number:.0f} {unit}"  # noqa: PLR2004
+    return f"{seconds / 86_400:.0f} d"
+
+
+def milliseconds(value: float | None) -> str:
+    """The same, of milliseconds."""
+    return duration(None if value is None else value / 1000)
+
+
+def ago(moment: datetime | None) -> str:
+    """How long ago that was; a dash for never."""
+    return "–" if moment is None else duration((datetime.now(UTC) - moment).total_seconds())
+
+
+def money(value: Any) -> str:
+    """USD, with as many decimals as it needs to be told from nothing; a dash for None."""
+    if value is None:
+        return "–"
+    amount = Decimal(value)
+    cent = Decimal("0.01")
+    return f"${amount:,.2f}" if amount == 0 or amount >= cent else f"${amount.normalize():f}"
+
+
+def number(value: Any) -> str:
+    """Thousands apart: 12,345; from a million on, shortened: 1.2M."""
+    for least, unit in ((10**12, "T"), (10**9, "G"), (10**6, "M")):
+        if abs(value) >= least:
+            return f"{float(value) / least:.1f}{unit}"
+    return f"{int(value):,}"
+
+
+def clock(moment: datetime | None) -> str:
+    """The time in UTC, to the second."""
+    return "–" if moment is None else moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def document(value: Any) -> str:
+    """JSON as people read it."""
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def who(row: Any) -> str:
+    """Who has done it: a user's e-mail address, the agent itself, or the system."""
+    if row.actor_type == "user":
+        return str(row.actor_email or row.actor_id)
+    return "the agent" if row.actor_type == "agent" else "the system"
+
+
+FILTERS = {each.__name__: each for each in (sign, duration, milliseconds, ago, money, number, clock, document, who)}
+"""What templates may call."""
