@@ -57,6 +57,12 @@ def _redis_url(url: str | None) -> str | None:
     return url
 
 
+def _flower_url(url: str | None) -> str | None:
+    if url is not None and not re.fullmatch(r"https?://([^/@\s]+@)?[^/@\s]+", url):
+        raise ValueError("must be like http://user:password@127.0.0.1:5555, without a path")
+    return url
+
+
 def _failpoints(folder: Path | None, info: ValidationInfo) -> Path | None:
     if folder is not None and not info.data.get("testing"):
         raise ValueError("is for tests alone; leave it unset")
@@ -93,6 +99,8 @@ class Settings(BaseSettings):
     port: int = Field(default=8080, ge=1, le=65535)
     flower_port: int = Field(default=5555, ge=0, le=65535)
     """0 switches Flower off."""
+    flower_url: Annotated[str | None, AfterValidator(_flower_url)] = Field(default=None, repr=False)
+    """Where the console finds Flower, whose `--url_prefix` is flower; `orch up` sets it."""
     web_processes: int = Field(default=1, ge=1, le=64)
     web_threads: int = Field(default=16, ge=1, le=256)
     worker_processes: int = Field(default=2, ge=1, le=64)
@@ -109,7 +117,8 @@ class Settings(BaseSettings):
     deaf_after: float = Field(default=45, ge=3, le=3600)
     """Seconds after which a worker that takes nothing, though something waits, is started again."""
     trusted_proxies: int = Field(default=0, ge=0, le=10)
-    """How many proxies in front are trusted to tell the client's address in X-Forwarded-For."""
+    """How many proxies in front are trusted to tell the client's address in X-Forwarded-For, and in X-Forwarded-Proto
+    whether it speaks TLS."""
     log_level: str = Field(
         default="info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error"
     )

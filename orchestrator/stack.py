@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import secrets
 import shutil
 import socket
 import sys
@@ -16,7 +17,7 @@ from http import HTTPStatus
 from pathlib import Path
 from threading import Event, Thread
 
-from orchestrator.bootstrap import prepare
+from orchestrator.bootstrap import prepare, sign_in_link
 from orchestrator.embedded import Postgres, Valkey
 from orchestrator.limits import limits
 from orchestrator.pulse import Watch
@@ -81,7 +82,7 @@ def _run(settings: Settings, began: float) -> int:
         keeper.begin([server.prepare() for server in servers.ours])
         _wait_for(keeper, servers, settings.home / "admin.key")
         keeper.begin(_programs(settings, servers))
-        Thread(target=_announce, args=(settings, began), daemon=True).start()
+        Thread(target=_announce, args=(settings, servers, began), daemon=True).start()
         Thread(target=_listen, args=(settings, servers, keeper), daemon=True).start()
         keeper.loop()
     except SettingsError:
@@ -120,6 +121,7 @@ def _programs(settings: Settings, servers: Servers) -> list[Program]:
         "ORCH_REDIS_URL": servers.redis_url,
         "PROMETHEUS_MULTIPROC_DIR": str(metrics),
         "ORCH_PULSE": str(_pulse(settings)),
+        **_flower_access(settings),
         "PYTHONWARNINGS": "ignore:You're running the worker with superuser",  # it was the operator's choice
     }
     wanted = {"web": WEB, "worker": _worker(settings), "beat": _beat(settings), "flower": _flower(settings)}
@@ -144,7 +146,15 @@ def _flower(settings: Settings) -> list[str]:
     if not settings.flower_port:
         return []
     command = ["celery", "-q", "-A", "workers.app", "flower", "--address=127.0.0.1", f"--port={settings.flower_port}"]
-    return [*command, "--read_only=True", "--logging=error"]
+    return [*command, "--url_prefix=flower", "--read_only=True", "--logging=error"]
+
+
+def _flower_access(settings: Settings) -> dict[str, str]:
+    """A password that only Flower and the console know: whoever may see the tasks comes by the console."""
+    if not settings.flower_port:
+        return {}
+    secret = f"orch:{secrets.token_urlsafe(24)}"
+    return {"FLOWER_BASIC_AUTH": secret, "ORCH_FLOWER_URL": f"http://{secret}@127.0.0.1:{settings.flower_port}"}
 
 
 def _listen(settings: Settings, servers: Servers, keeper: Keeper) -> None:
@@ -168,7 +178,7 @@ def _pulse(settings: Settings) -> Path:
     return settings.home / "run" / "pulse"
 
 
-def _announce(settings: Settings, began: float) -> None:
+def _announce(settings: Settings, servers: Servers, began: float) -> None:
     """Say where everything is once it works."""
     url = f"http://{settings.host}:{settings.port}"
     while not _is_ready(url):
@@ -176,9 +186,10 @@ def _announce(settings: Settings, began: float) -> None:
             print(f"Not ready after {READY_SECONDS} s; {url}/readyz says why", flush=True)
             return
         time.sleep(0.05)
+    print(f"Console  {sign_in_link(servers.database_url, url) or url}")
     print(f"API      {url}/api/v1, described at {url}/docs")
     if settings.flower_port:
-        print(f"Flower   http://127.0.0.1:{settings.flower_port}")
+        print(f"Flower   {url}/flower/, behind the console's sign-in")
     print(f"Key      {settings.home / 'admin.key'}")
     print(f"Ready in {time.monotonic() - began:.1f} s", flush=True)
 

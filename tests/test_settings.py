@@ -31,6 +31,7 @@ NUMBERS = {
 }
 
 IN_WORDS = {"home": "the XDG data folder", "limits": "the contract's", "database_url": "embedded", "pulse": "none"}
+IN_WORDS["flower_url"] = IN_WORDS["pulse"]
 IN_WORDS["redis_url"] = IN_WORDS["database_url"]
 """Defaults that README.md describes, where a value would tell nobody anything."""
 
@@ -101,6 +102,14 @@ def test_limits_are_an_object_of_words(read: Read, wrong: str) -> None:
     assert read(limits='{"get": "1/minute", "*": "off"}').limits == {"get": "1/minute", "*": "off"}
     sentence = 'ORCH_LIMITS must be a JSON object such as {"spawn": "20/minute"}'
     assert refusal(read, limits=wrong) == f"{sentence}, not {wrong!r}"
+
+
+@pytest.mark.parametrize("wrong", ["flower:5555", "ftp://flower", "http://flower/path", "http://a@b@c", "http://"])
+def test_flower_is_found_at_an_address_without_a_path(read: Read, wrong: str) -> None:
+    assert read(flower_url="http://orch:secret@127.0.0.1:5555").flower_url == "http://orch:secret@127.0.0.1:5555"
+    assert refusal(read, flower_url=wrong) == (
+        "ORCH_FLOWER_URL must be like http://user:password@127.0.0.1:5555, without a path"
+    )
 
 
 @pytest.mark.parametrize("wrong", ["loud", "INFO", "info\n"])

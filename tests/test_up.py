@@ -156,8 +156,10 @@ def test_one_command_starts_everything_and_says_where_it_is(own_home: Path) -> N
         assert stat.S_IMODE(key.stat().st_mode) == 0o600
         assert re.fullmatch(r"orch_[0-9a-f]{8}_\S+\n", key.read_text())
         assert f"http://127.0.0.1:{running.port}/api/v1" in running.said()
-        assert f"http://127.0.0.1:{running.flower_port}" in running.said()
-        assert "orchestrator.drain" in drained_task(running)
+        assert f"http://127.0.0.1:{running.port}/flower/" in running.said()
+        with signed_in(running) as http:
+            assert "No agents yet" in http.get("/").text
+            assert "orchestrator.drain" in drained_task(running, http)
 
         agent = running.spawn()
 
@@ -173,16 +175,28 @@ def test_one_command_starts_everything_and_says_where_it_is(own_home: Path) -> N
         assert again.living() == []
 
 
-def drained_task(running: Stack) -> str:
+def drained_task(running: Stack, http: httpx2.Client) -> str:
     """What Flower tells about the task that applied a new agent's spawn; and that it lets nobody interfere."""
     agent = running.spawn()
     project = agent.split("/agents/")[0]
     task_id = running.api("GET", f"{project}/commands?limit=1").json()["data"][0]["task_id"]
-    flower = f"http://127.0.0.1:{running.flower_port}"
-    answer = eventually(lambda: (found := httpx2.get(f"{flower}/task/{task_id}")).status_code == 200 and found)
-    assert eventually(lambda: "applied" in httpx2.get(f"{flower}/task/{task_id}").text), "no result in Flower"
-    assert httpx2.post(f"{flower}/api/worker/shutdown/worker").status_code in {401, 403, 405}
-    return str(answer.text)
+    alone = f"http://127.0.0.1:{running.flower_port}/flower"
+    assert httpx2.get(f"{alone}/tasks").status_code == 401
+    page = eventually(lambda: (found := http.get(f"/flower/task/{task_id}")).status_code == 200 and found)
+    assert eventually(lambda: "applied" in http.get(f"/flower/task/{task_id}").text), "no result in Flower"
+    assert http.post("/flower/api/worker/shutdown/worker").status_code in {401, 403, 404, 405}
+    return str(page.text)
+
+
+@contextmanager
+def signed_in(running: Stack) -> Iterator[httpx2.Client]:
+    """The console, for whoever follows the link that was printed."""
+    url = f"http://127.0.0.1:{running.port}"
+    [token] = re.findall(rf"{url}/login\?t=(\S+)", running.said())
+    with httpx2.Client(base_url=url, follow_redirects=True, timeout=30) as http:
+        same = {"Sec-Fetch-Site": "same-origin"}
+        assert http.post("/login", data={"t": token}, headers=same).url.path == "/"
+        yield http
 
 
 def test_what_dies_is_started_again_and_said_so(own_home: Path) -> None:

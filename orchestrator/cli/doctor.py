@@ -65,7 +65,7 @@ def _examine(session: Session) -> Iterator[Finding]:
     yield _home(here.home)
     yield _port("port", here.host, here.port, "/healthz", "ORCH_PORT")
     if here.flower_port:
-        yield _port("Flower's port", "127.0.0.1", here.flower_port, "/healthcheck", "ORCH_FLOWER_PORT")
+        yield _port("Flower's port", "127.0.0.1", here.flower_port, "/flower/healthcheck", "ORCH_FLOWER_PORT")
     yield from servers.postgres(here)
     yield from servers.redis(here)
     yield from _server(session.url)
