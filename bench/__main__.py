@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from bench import backlog, beats, bulk, reads, singles, streams, usage, yardsticks
+from bench import backlog, beats, bulk, pages, reads, singles, streams, usage, yardsticks
 from bench.report import RATIOS, TARGETS, Report
 from bench.stack import Stack, memory, stack
 from bench.world import Fleet, fleet, tidy, violations
@@ -59,6 +59,8 @@ def _everything(stack: Stack, report: Report) -> None:
         for rate in (100, 300):
             report.add(singles.latency(stack, url, small, rate, 6))
         report.add(streams.listened(stack, url, small, 6))
+    with _part("the console"), stack.workers(2), stack.web() as url:
+        report.add(pages.pages(stack, url, large))
     _bulk(stack, report, small, large)
     _usage(stack, report, small)
     _beats(stack, report)
