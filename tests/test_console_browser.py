@@ -272,7 +272,12 @@ def test_every_page_fits_and_can_be_read_by_everybody(
 ) -> None:
     agent = project.spawn(name="a-name-that-is-as-long-as-names-may-be-" + "x" * 60, current_task="task " * 80)["id"]
     project.send(agent, "pause", reason="because " * 20)
-    usage = {"report_id": "1", "cost": 0.5, "input_tokens": 9, "model": "a-model-with-a-very-long-name-" + "y" * 60}
+    usage = {
+        "report_id": "1",
+        "cost": 1_000_000,
+        "input_tokens": 10**12,
+        "model": "a-model-with-a-very-long-name-" + "y" * 60,
+    }
     project.api.post(f"{project.agent(agent)}/usage", {"entries": [usage]})
     paths = ["/", f"/?project={slug(project)}", f"/p/{slug(project)}/agents", f"/a/{agent}", "/commands", "/costs",
              "/workers", "/audit", "/settings", f"/p/{slug(project)}/agents/bulk?verb=terminate"]  # fmt: skip
