@@ -39,6 +39,7 @@ LONGEST = {
     "test_races",
     "test_claims",
     "test_backup",
+    "test_console_browser",
 }
 """Files of few tests that take more than ten seconds each."""
 

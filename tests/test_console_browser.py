@@ -26,8 +26,8 @@ from tests.wire import Gunicorn
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync")  # fmt: skip
-"""So that it looks for no host of its maker's."""
+         "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage")  # fmt: skip
+"""So that it looks for no host of its maker's, and needs no large /dev/shm."""
 
 LIVE = "#pulse[data-state=on]"
 
