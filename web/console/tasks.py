@@ -22,13 +22,8 @@ CSP = (
 )
 """Its pages have their scripts inside; they load nothing from elsewhere either."""
 
-KEPT = (  # of the headers of an answer
-    "Content-Type",
-    "Location",
-    "Cache-Control",
-    "ETag",
-    "Last-Modified",
-)
+KEPT = ("Content-Type", "Location", "Cache-Control", "ETag", "Last-Modified")
+"""The headers of an answer that are passed on."""
 
 SECONDS = 10.0
 
