@@ -13,6 +13,7 @@ from orchestrator import access, cursors
 from orchestrator.errors import Invalid, Violation, no_agent
 from orchestrator.keys import Caller
 from orchestrator.lifecycle import Status
+from orchestrator.rows import first_id
 
 DEEPEST_ROW = 10_000
 """Pages by number end here; the cursor goes on at constant cost."""
@@ -46,14 +47,24 @@ _OF_TYPE = """agent_type_id = (
     SELECT id FROM agent_types WHERE slug = :type OR id::text = lower(:type)
     ORDER BY id::text <> lower(:type) LIMIT 1)"""
 
+# By their ids, which begin with the time: an index of what was applied of each batch would cost every command an entry.
+# The statement that sends a batch takes a minute at most; the rest is for a web host's clock.
+_OF_BATCH = f"""id IN (
+    SELECT c.agent_id FROM batches b JOIN commands c ON c.batch_id = b.id AND c.state = 'applied'
+        AND c.id >= {first_id("b.created_at - interval '1 minute'")}
+        AND c.id < {first_id("b.created_at + interval '2 minutes'")}
+    WHERE b.id = :of_batch AND b.project_id = :project)"""
+
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which agents of a project; `type` is a slug or an id as text, `q` the beginning of a name."""
+    """Which agents of a project; `type` is a slug or an id as text, `q` the beginning of a name, and of a `batch` they
+    are those that a command of it was applied to."""
 
     status: Status | None = None
     type: str | None = None
     q: str | None = None
+    batch: UUID | None = None
 
     @property
     def conditions(self) -> list[str]:
@@ -62,19 +73,21 @@ class Filter:
             "status": "status = :status",
             "type": _OF_TYPE,
             "q": "name LIKE :q",
+            "batch": _OF_BATCH,
         }
         return [sql for name, sql in known.items() if getattr(self, name) is not None]
 
     @property
     def values(self) -> dict[str, Any]:
         """The bind parameters of `conditions`."""
-        given = {"status": self.status and self.status.value, "type": self.type, "q": self.q and _prefix(self.q)}
+        status, q = self.status and self.status.value, self.q and _prefix(self.q)
+        given = {"status": status, "type": self.type, "q": q, "of_batch": self.batch}
         return {name: value for name, value in given.items() if value is not None}
 
     @property
     def counted(self) -> bool:
         """Whether the project's counters know how many there are."""
-        return self.type is None and self.q is None
+        return self.type is None and self.q is None and self.batch is None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from uuid_utils.compat import uuid7
 from orchestrator import idempotency, turns
 from orchestrator.errors import Conflict, Invalid, Violation
 from orchestrator.fences import fencing
-from orchestrator.fields import LAX, Body, Owner, Reason, Time, violations
+from orchestrator.fields import LAX, Body, Id, Owner, Reason, Time, violations
 from orchestrator.fleet import Filter
 from orchestrator.idempotency import Once
 from orchestrator.keys import Caller
@@ -27,15 +27,17 @@ Word = Annotated[str, Field(min_length=1, max_length=1000)]
 
 
 class Which(Body):
-    """Which of the project's living agents: in this status, of this type (slug or id), whose name begins with `q`."""
+    """Which of the project's living agents: in this status, of this type (slug or id), whose name begins with `q`, to
+    whom a command of this `batch` was applied."""
 
     status: Annotated[Status | None, LAX] = None
     type: Word | None = None
     q: Annotated[str | None, Field(min_length=1, max_length=100)] = None
+    batch: Id | None = None
 
     def wanted(self) -> Filter:
         """The same as the read side knows it."""
-        return Filter(self.status, self.type, self.q)
+        return Filter(self.status, self.type, self.q, self.batch)
 
 
 class ByFilter(Body):

@@ -35,7 +35,7 @@ _QUEUE = text("""
 """)
 _COMMAND = text("SELECT * FROM commands WHERE id = :id")
 _BATCH = text("""
-    SELECT b.id, b.total, s.*
+    SELECT b.id, b.total, b.verb, s.*
     FROM batches b CROSS JOIN LATERAL (
         SELECT count(*) FILTER (WHERE c.state = 'queued') AS queued,
             count(*) FILTER (WHERE c.state = 'rejected') AS rejected,

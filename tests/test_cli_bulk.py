@@ -35,7 +35,8 @@ def test_all_that_match_are_paused_resumed_and_terminated(orch: Orch) -> None:
         "scout-0": "paused", "scout-1": "paused", "writer": "idle",
     }  # fmt: skip
     assert agents["scout-0"]["holds"][0] | {"owner": "night", "reason": "tea"} == agents["scout-0"]["holds"][0]
-    assert orch.json("agent", "resume", "--where", "status=paused", "--owner", "night", "--yes")["total"] == 2
+    again = orch.json("agent", "resume", "--where", f"batch={paused['id']}", "--owner", "night", "--yes")
+    assert (again["total"], again["states"]["applied"]) == (2, 2)
     assert orch.json("agent", "terminate", "--where", "all", "--yes")["total"] == 3
     assert {agent["status"] for agent in orch.json("agent", "ls")} == {"terminated"}
 

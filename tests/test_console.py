@@ -2,7 +2,12 @@
 
 import csv
 import gzip
+import html
 import io
+import json
+import os
+import re
+import subprocess
 from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
@@ -335,6 +340,7 @@ def test_a_reason_that_is_too_long_is_refused_and_kept(quiet: Project, visitor: 
 
 
 def test_an_agent_can_be_edited_and_spawned(visitor: Visitor, project: Project) -> None:
+    project.spawn()  # and so waits until there is a worker, which a page does not
     page = visitor.follow(
         visitor.send(f"/p/{slug(project)}/agents", name="made-here", agent_type_id=project.type_id, current_task="look")
     )
@@ -377,6 +383,75 @@ def test_all_that_match_are_paused_once_their_number_is_typed(quiet: Project, vi
 
     assert "A batch of 2: 2 applied" in words(visitor.follow(sent))
     assert visitor.get(f"{base}?verb=dance").status_code == 422
+
+
+def test_a_batch_can_be_undone_for_those_that_it_was_applied_to(quiet: Project, visitor: Visitor) -> None:
+    agents = {name: quiet.born(name=name) for name in ("alpha", "beta", "gamma")}
+    quiet.send(agents["gamma"], "pause", reason="paused before")
+    drain()
+    base = f"/p/{slug(quiet)}/agents/bulk"
+    sent = visitor.send(base, verb="pause", count="3", reason="by mistake")
+    waiting = visitor.follow(sent)
+    drain()
+    told = visitor.follow(sent)
+    batch = str(sql("SELECT id FROM batches")[0].id)
+
+    assert "Undo…" not in words(waiting), "not while some of it waits"
+    assert "A batch of 3: 2 applied, 1 refused . Undo…" in words(told)
+    asked = visitor.get(f"{base}?verb=resume&batch={batch}")
+    assert "Resume 2 agents of" in words(asked)
+    assert f"undo of batch {batch}" in asked.text
+    visitor.send(base, verb="resume", batch=batch, count="2", reason="undo")
+    drain()
+
+    status = {row.name: row.status for row in sql("SELECT name, status FROM agents")}
+    assert status == {"alpha": "idle", "beta": "idle", "gamma": "paused"}
+    assert "2 of 2" in words(visitor.get(f"/p/{slug(quiet)}/agents?batch={batch}"))
+    assert visitor.get(f"{base}?verb=resume&batch=nonsense").status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("path", "accept", "status", "kind"),
+    [
+        ("/nowhere", "text/html,*/*;q=0.8", 404, "text/html"),
+        ("/nowhere", "*/*", 404, "application/problem+json"),
+        ("/api/v1/nowhere", "text/html,*/*;q=0.8", 401, "application/problem+json"),
+        ("/logout", "text/html,*/*;q=0.8", 405, "text/html"),
+        ("/logout", "*/*", 405, "application/problem+json"),
+    ],
+)
+def test_who_goes_astray_is_told_so_in_their_own_form(
+    visitor: Visitor, path: str, accept: str, status: int, kind: str
+) -> None:
+    answer = visitor.client.get(path, headers={"Accept": accept})
+
+    assert (answer.status_code, answer.mimetype) == (status, kind)
+    assert (answer.headers.get("Content-Security-Policy") == CSP) == (kind == "text/html")
+    assert ("Allow" in answer.headers) == (path == "/logout")
+
+
+def test_the_page_of_an_agent_hears_of_that_agent_alone(quiet: Project, visitor: Visitor) -> None:
+    agent = quiet.born(name="o'brien")
+
+    page = visitor.get(f"/a/{agent}").text
+
+    assert f'data-live="/live?agent={agent}"' in page
+    assert visitor.get(f"/live?agent={ANY}").status_code == 404
+    assert visitor.get("/live?agent=nonsense").status_code == 404
+
+
+def test_what_can_be_done_on_a_page_can_be_copied_for_a_terminal(
+    visitor: Visitor, project: Project, server: str, template: tuple[str, str]
+) -> None:
+    agent = project.spawn()["id"]
+    copied = re.findall(r'data-copy="(curl [^"]+)"', visitor.get(f"/a/{agent}").text)
+    (line,) = [html.unescape(each).replace("http://localhost", server) for each in copied]
+
+    answer = subprocess.run(
+        ["bash", "-c", f"{line} -s"], env=os.environ | {"ORCH_API_KEY": template[1]}, capture_output=True, check=True
+    )
+
+    assert json.loads(answer.stdout)["verb"] == "pause"
 
 
 def test_the_ledger_the_audit_and_the_costs_tell_what_happened(quiet: Project, visitor: Visitor) -> None:

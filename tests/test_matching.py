@@ -87,6 +87,38 @@ def test_terminate_demands_a_count_but_not_to_count(quiet: Project, fleet: dict[
     assert {row.status for row in sql("SELECT status FROM agents WHERE status IS NOT NULL")} == {"terminated", "idle"}
 
 
+def test_of_a_batch_are_those_that_it_was_applied_to(quiet: Project, fleet: dict[str, str]) -> None:
+    paused = by_filter(quiet, reason="by mistake").json["batch_id"]
+    queued = by_filter(quiet, verb="resume", filter={"batch": paused}, dry_run=True)
+    settle()
+    stranger = Project.make(quiet.api)
+
+    assert queued.json == {"count": 0}, "as long as it is not applied"
+    for project, which, count in (
+        (quiet, {"batch": paused}, 4),
+        (quiet, {"batch": paused.upper(), "q": "w"}, 2),
+        (quiet, {"batch": str(uuid4())}, 0),
+        (stranger, {"batch": paused}, 0),
+    ):
+        assert by_filter(project, verb="resume", filter=which, dry_run=True).json == {"count": count}, which
+    undone = by_filter(quiet, verb="resume", filter={"batch": paused}, expect_count=4).json
+    settle()
+
+    resumed = sql("SELECT agent_id FROM commands WHERE batch_id = :b AND state = 'applied'", b=undone["batch_id"])
+    assert {str(row.agent_id) for row in resumed} == {fleet[name] for name in ("idle", "working", "waiting", "other")}
+
+
+def test_so_are_those_of_a_list(quiet: Project) -> None:
+    agents = [quiet.born() for _ in range(3)]
+    items = [{"verb": "pause", "agent_id": agent} for agent in agents[:2]]
+    sent = quiet.api.post(f"{quiet.path}/commands", {"commands": items}).json
+    settle()
+
+    found = by_filter(quiet, verb="resume", filter={"batch": sent["batch_id"]}, dry_run=True)
+
+    assert found.json == {"count": 2}
+
+
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"verb": "spawn"}, "verb"),
     ({"verb": "update"}, "verb"),
@@ -96,6 +128,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"filter": {"status": "asleep"}}, "filter.status"),
     ({"filter": {"q": ""}}, "filter.q"),
     ({"filter": {"type": ""}}, "filter.type"),
+    ({"filter": {"batch": "newest"}}, "filter.batch"),
     ({"expect_count": -1}, "expect_count"),
     ({"expect_count": "1"}, "expect_count"),
     ({"dry_run": 1}, "dry_run"),

@@ -135,6 +135,7 @@ READS: dict[str, Work] = {
     "whether anything waits too long": lambda db, _, __, ___: queries.overdue(db, claims.FRONT),
     "how the queue stands": lambda db, _, __, ___: queries.queue(db),
     "how many a filter by name matches": lambda db, _, f, __: matching.count(db, f.project_id, Filter(q="a-777")),
+    "how many a batch was applied to": lambda db, _, f, __: matching.count(db, f.project_id, Filter(batch=uuid4())),
 }
 WRITES: dict[str, Work] = {
     "a command": lambda db, c, f, a: accept(db, c, f.project_id, a, Pause()),

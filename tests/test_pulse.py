@@ -85,7 +85,7 @@ def test_a_deaf_worker_is_started_again_and_one_whose_redis_is_away_is_not(
     eventually(lambda: stack.api("POST", f"{agent}/pause").status_code in (200, 409), 60)
     time.sleep(SECONDS)
 
-    assert stack.pid("worker") == worker.pid
+    assert stack.pid("worker") == worker.pid, stack.said()[-20_000:]
 
 
 def test_a_worker_notes_each_queue_from_which_it_takes(project: Project, own_redis: OwnRedis, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ _KEYED = ("POST", "PATCH", "DELETE")
 
 def install(app: Flask) -> None:
     """Let the app answer every error through here."""
-    app.register_error_handler(Problem, _answer)
+    app.register_error_handler(Problem, answer)
     app.register_error_handler(HTTPException, _answer_http)
     app.register_error_handler(Exception, _answer_surprise)
 
@@ -64,11 +64,24 @@ def render(problem: Problem) -> Response:
     }
     extra = {name: value for name, value in problem.extra.items() if name not in ("retry_after", "allow")}
     response = Response(json.dumps(document | extra), problem.status, content_type="application/problem+json")
-    _add_headers(response, problem)
+    add_headers(response, problem)
     return response
 
 
-def _add_headers(response: Response, problem: Problem) -> None:
+def meant(error: HTTPException) -> Problem:
+    """The problem that one of the framework's own errors stands for."""
+    if isinstance(error, WrongMethod):
+        allow = sorted(error.valid_methods or ())
+        return MethodNotAllowed(f"{request.method} is not possible here, but {', '.join(allow)}", allow=allow)
+    if error.code == NotFound.status:
+        return NotFound(f"there is nothing at {request.path}")
+    if error.code == TooLarge.status:
+        return TooLarge()
+    return Invalid(Violation("the request cannot be understood"))
+
+
+def add_headers(response: Response, problem: Problem) -> None:
+    """What HTTP says of it beside its status."""
     if "retry_after" in problem.extra:
         response.headers["Retry-After"] = str(problem.extra["retry_after"])
     if "allow" in problem.extra:
@@ -77,7 +90,8 @@ def _add_headers(response: Response, problem: Problem) -> None:
         response.headers["WWW-Authenticate"] = "Bearer"
 
 
-def _answer(problem: Problem) -> Response:
+def answer(problem: Problem) -> Response:
+    """Say it, in the logs as well; or, of a wrong body, what is wrong before it is even looked at."""
     problem = _foremost(problem)
     why = logs.cause(problem) if problem.status >= Problem.status else {}
     log.warning(
@@ -107,14 +121,7 @@ def _look_before_the_body() -> None:
 
 
 def _answer_http(error: HTTPException) -> Response:
-    if isinstance(error, WrongMethod):
-        allow = sorted(error.valid_methods or ())
-        return _answer(MethodNotAllowed(f"{request.method} is not possible here, but {', '.join(allow)}", allow=allow))
-    if error.code == NotFound.status:
-        return _answer(NotFound(f"there is nothing at {request.path}"))
-    if error.code == TooLarge.status:
-        return _answer(TooLarge())
-    return _answer(Invalid(Violation("the request cannot be understood")))
+    return answer(meant(error))
 
 
 def _answer_surprise(error: Exception) -> Response:

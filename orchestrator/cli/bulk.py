@@ -17,7 +17,7 @@ from orchestrator.cli.session import Session
 LOOK_SECONDS = 0.5
 """Between two looks at a batch: the server counts its commands for each."""
 
-FILTERS = ("status", "type", "q")
+FILTERS = ("status", "type", "q", "batch")
 EVERYBODY = "all"
 
 
@@ -30,8 +30,8 @@ def where(function: Callable[..., Any]) -> Callable[..., Any]:
             "which",
             multiple=True,
             metavar="FIELD=VALUE",
-            help="Instead of one AGENT: all living ones with this status, type or beginning of the name (q); may be"
-            f" repeated. `--where {EVERYBODY}` means every one.",
+            help="Instead of one AGENT: all living ones with this status, type, beginning of the name (q) or batch"
+            f" that was applied to them; may be repeated. `--where {EVERYBODY}` means every one.",
         ),
     ):
         function = option(function)
@@ -74,7 +74,7 @@ def _filter(which: tuple[str, ...]) -> dict[str, str]:
     for term in which:
         field, _, value = term.partition("=")
         if field not in FILTERS or not value:
-            raise click.UsageError(f"--where {term}: write status=…, type=… or q=…, or {EVERYBODY} alone")
+            raise click.UsageError(f"--where {term}: write status=…, type=…, q=… or batch=…, or {EVERYBODY} alone")
         if field in found:
             raise click.UsageError(f"--where {field} may be given only once")
         found[field] = value

@@ -27,6 +27,7 @@ def send_matching(
     status: str | None = None,
     type: str | None = None,  # noqa: A002  # the field's word
     q: str | None = None,
+    batch: str | None = None,
     reason: str | None = None,
     expect_count: int | None = None,
     owner: str | None = None,
@@ -34,10 +35,10 @@ def send_matching(
     mode: str | None = None,
     deadline: int | None = None,
 ) -> Call[BatchSent]:
-    """pause, resume or terminate each living agent that matches. Terminate demands `expect_count`: where it is another
-    number, nothing is sent."""
+    """pause, resume or terminate each living agent that matches; of a `batch`, those that it was applied to. Terminate
+    demands `expect_count`: where it is another number, nothing is sent."""
     order = {"reason": reason, "owner": owner, "until": plain(until), "mode": mode, "deadline": deadline}
-    body = _given({"verb": verb, "filter": _filter(status, type, q), "expect_count": expect_count, **order})
+    body = _given({"verb": verb, "filter": _filter(status, type, q, batch), "expect_count": expect_count, **order})
     path = f"/projects/{project_id}/commands/by-filter"
     return Call("POST", path, lambda found: BatchSent(**found), body, patience=MANY_SECONDS)
 
@@ -50,9 +51,10 @@ def count_matching(
     status: str | None = None,
     type: str | None = None,  # noqa: A002  # the field's word
     q: str | None = None,
+    batch: str | None = None,
 ) -> Call[int]:
     """How many living agents match: a dry run of `send_matching`."""
-    body = {"verb": verb, "filter": _filter(status, type, q), "dry_run": True}
+    body = {"verb": verb, "filter": _filter(status, type, q, batch), "dry_run": True}
     return Call("POST", f"/projects/{project_id}/commands/by-filter", lambda found: int(found["count"]), body)
 
 
@@ -61,8 +63,8 @@ def get_batch(project_id: str, /, batch_id: str) -> Call[BatchProgress]:
     return get(f"/projects/{project_id}/batches/{batch_id}", BatchProgress)
 
 
-def _filter(status: str | None, kind: str | None, q: str | None) -> dict[str, Any]:
-    return _given({"status": status, "type": kind, "q": q})
+def _filter(status: str | None, kind: str | None, q: str | None, batch: str | None) -> dict[str, Any]:
+    return _given({"status": status, "type": kind, "q": q, "batch": batch})
 
 
 def _given(fields: dict[str, Any]) -> dict[str, Any]:

@@ -178,6 +178,10 @@ class Client:
             self._caller.send(Request("release", "DELETE", f"{path}/lease", agent, None, {"epoch": epoch}), token)
             self._lease = None
             return
+        if (
+            self._rng.random() < 0.1
+        ):  # a beat that follows so closely finds the stop accepted, and often not yet applied
+            self._order("pause", agent, {"mode": "immediate"}, {})
         says = self._rng.choice([{}, {}, {"status": "working", "current_task": f"{self._count}"}, {"status": "idle"}])
         beat = Request("beat", "POST", f"{path}/beat", agent, None, {"epoch": epoch} | says)
         call = self._caller.send(beat, token)

@@ -12,6 +12,7 @@ from orchestrator import fleet, matching, overview, queries
 from orchestrator.db import autocommit
 from orchestrator.errors import Invalid, Problem, Violation
 from orchestrator.explain import explain
+from orchestrator.fields import parse_uuid
 from orchestrator.fleet import Filter
 from orchestrator.lifecycle import Status
 from orchestrator.models import agent_types
@@ -26,6 +27,7 @@ STRIPS = {"1h": 1, "24h": 24, "7d": 168}
 """Hours that an agent's strip of states shows."""
 
 BULK = ("pause", "resume", "terminate")
+FILTERS = ("status", "type", "q", "batch")
 
 
 @bp.get("/p/<project>/agents")
@@ -122,12 +124,16 @@ def _pictures(row: Any, events: Sequence[Any]) -> dict[str, Any]:
 
 
 def _wanted(given: Any) -> tuple[Filter, dict[str, str]]:
-    """The filter that an address or a form names. Raises Invalid for a status that there is not."""
-    filters = {name: given[name].strip()[:100] for name in ("status", "type", "q") if given.get(name, "").strip()}
-    status = filters.get("status")
+    """The filter that an address or a form names. Raises Invalid for a status or a batch that cannot be."""
+    filters = {name: given[name].strip()[:100] for name in FILTERS if given.get(name, "").strip()}
+    status, batch = filters.get("status"), filters.get("batch")
     if status is not None and status not in map(str, Status):
         raise Invalid(Violation(f"can be {', '.join(Status)}", "status"))
-    return Filter(Status(status) if status else None, filters.get("type"), filters.get("q")), filters
+    try:
+        of = parse_uuid(batch) if batch else None
+    except ValueError:
+        raise Invalid(Violation("must be a batch's id, a UUID", "batch")) from None
+    return Filter(Status(status) if status else None, filters.get("type"), filters.get("q"), of), filters
 
 
 def _page(db: Connection, project_id: UUID, wanted: Filter) -> fleet.Page:

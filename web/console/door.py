@@ -12,6 +12,8 @@ from orchestrator.db import autocommit
 from orchestrator.errors import (
     Forbidden,
     Invalid,
+    MethodNotAllowed,
+    NotFound,
     Problem,
     TooLarge,
     Unauthenticated,
@@ -20,7 +22,7 @@ from orchestrator.errors import (
 )
 from orchestrator.keys import PREFIXES, Caller
 from orchestrator.states import KeyKind
-from web import gate
+from web import gate, problems
 
 COOKIE = "orch_session"
 
@@ -38,6 +40,10 @@ GZIP_FROM, GZIP_LEVEL = 1_000, 5
 
 FORM, LARGEST = "application/x-www-form-urlencoded", 1 << 16
 """What a form is sent as, and how large it may be: several times the longest texts that are taken."""
+
+HTML = "text/html"
+_FORMS = ("application/problem+json", HTML)
+"""What an address that leads nowhere is answered with: the first, where either will do."""
 
 bp = Blueprint("console", __name__, template_folder="templates")
 
@@ -83,6 +89,16 @@ def _explain_http(error: HTTPException) -> Response:
     return error_page(Invalid(Violation("the request cannot be understood")))
 
 
+@bp.app_errorhandler(NotFound.status)
+@bp.app_errorhandler(MethodNotAllowed.status)
+def _explain_nowhere(error: HTTPException) -> Response:
+    """A page for a browser that has gone astray; the API's answer for everybody else."""
+    problem = problems.meant(error)
+    if request.path.startswith(gate.PREFIX) or request.accept_mimetypes.best_match(_FORMS) != HTML:
+        return problems.answer(problem)
+    return _close(error_page(problem))
+
+
 @bp.errorhandler(Exception)
 def _explain_surprise(error: Exception) -> Response:
     log.error("surprise", exc_info=error, method=request.method, endpoint=request.endpoint, **logs.cause(error))
@@ -94,8 +110,7 @@ def error_page(problem: Problem) -> Response:
     allowed = problem.extra.get("allowed")
     page = render_template("console/problem.html", problem=problem, allowed=allowed, request_id=g.get("request_id", ""))
     response = make_response(page, problem.status)
-    if "retry_after" in problem.extra:
-        response.headers["Retry-After"] = str(problem.extra["retry_after"])
+    problems.add_headers(response, problem)
     return response
 
 

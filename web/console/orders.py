@@ -129,7 +129,7 @@ def _bulk() -> ByFilter:
     count = request.form.get("count", "").strip().replace(",", "")
     if not (count.isascii() and count.isdigit() and len(count) < 19):  # noqa: PLR2004  # what a bigint holds
         raise Invalid(Violation("type how many agents there are", "count"))
-    which = {name: request.form[name] for name in ("status", "type", "q") if request.form.get(name)}
+    which = {name: request.form[name] for name in agents.FILTERS if request.form.get(name)}
     given: dict[str, Any] = {"verb": request.form.get("verb", ""), "filter": which, "expect_count": int(count)}
     if reason := request.form.get("reason", "").strip():
         given["reason"] = reason
