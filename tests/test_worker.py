@@ -1,6 +1,7 @@
 """A worker as a process: what its children share, and what a child's death costs."""
 
 import re
+import time
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ from typing import Any
 import psutil
 import pytest
 
+from orchestrator.failpoints import Point
+from tests.faults import Failpoints
 from tests.redis_server import OwnRedis
 from tests.stage import Project, Worker, eventually, sql, violations
 from workers.app import app
@@ -37,6 +40,40 @@ def test_a_child_that_dies_is_replaced_and_the_new_one_opens_its_own_connection(
         eventually(lambda: quiet.command(pause)["state"] == "applied", 10)
         assert connections() == 3, "a copy of the sweep's connection would be used by both"
     assert violations() == {}
+
+
+def test_a_worker_outlives_a_redis_that_goes_while_a_task_is_at_work(
+    quiet: Project, own_redis: OwnRedis, failpoints: Failpoints, tmp_path: Path
+) -> None:
+    agent = quiet.spawn(wait=False)["agent_id"]
+    with Worker.start(tmp_path / "worker.log", concurrency=2, **failpoints.environment) as worker:
+        eventually(lambda: sql("SELECT 1 FROM agents WHERE status = 'idle'"), 30)
+        for verb in ("pause", "resume"):
+            failpoints.arm(Point.DRAINED, "delay", seconds=3, once=True)  # its message is in the worker's hands
+            sent = quiet.send(agent, verb)["id"]
+            eventually(lambda: not failpoints.armed(Point.DRAINED), 10)
+            own_redis.stop()
+            time.sleep(1)
+            own_redis.begin()
+            after = quiet.send(agent, "update", current_task=verb)["id"]
+
+            eventually(lambda id_=after: quiet.command(id_)["state"] == "applied", 20)  # type: ignore[misc]
+            assert quiet.command(sent)["state"] == "applied"
+        assert worker.process.poll() is None
+    assert "Unrecoverable" not in (tmp_path / "worker.log").read_text()
+    assert violations() == {}
+
+
+def test_who_acknowledges_over_a_connection_that_is_gone_is_told_so_as_celery_expects(own_redis: OwnRedis) -> None:
+    with app.connection_for_read(own_redis.url) as connection, connection.SimpleQueue("commands") as queue:
+        queue.put({})
+        message = queue.get(timeout=5)
+        connection.collect()
+
+        message.channel._disconnect_pools()
+
+        with pytest.raises(connection.connection_errors, match="this connection is closed"):
+            message.ack()
 
 
 def test_a_worker_looks_for_redis_every_few_seconds_however_long_it_is_away(

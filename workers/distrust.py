@@ -10,6 +10,7 @@ from typing import Any
 from celery.worker.control import Panel
 from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as kombus
+from redis import ConnectionError as RedisConnectionError
 
 from orchestrator import logs
 
@@ -23,13 +24,18 @@ log = logs.logger("worker")
 
 
 class Channel(kombus.Channel):  # type: ignore[misc]
-    """Reads on where something was no message."""
+    """Reads on where something was no message, and calls a connection lost that is."""
 
     def _brpop_read(self, **options: Any) -> Any:
         return _or_drop(super()._brpop_read, **options)
 
     def _receive_one(self, c: Any) -> Any:
         return _or_drop(super()._receive_one, c)
+
+    def _connparams(self, asynchronous: bool = False) -> Any:
+        if getattr(self.connection, "client", None) is None:  # kombu would fail in a way that ends the worker
+            raise RedisConnectionError("this connection is closed")
+        return super()._connparams(asynchronous)
 
 
 class Transport(kombus.Transport):  # type: ignore[misc]
