@@ -24,7 +24,7 @@ demo: install ## 24 simulated agents through the public API, and whether the boo
 
 test: $(VENV)/.developed ## all tests, on real servers; ARGS="-k pause" for some
 	@$(COMPILE) tests
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench: $(VENV)/.developed ## speed, ours and the yardsticks', into bench.json; some ten minutes
 	$(BIN)/python -m bench --json bench.json
