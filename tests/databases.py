@@ -7,9 +7,9 @@ from typing import Any
 from uuid import uuid4
 
 from sqlalchemy import Connection, create_engine, make_url, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import IntegrityError, OperationalError
 
-from orchestrator import announcements, books, inspection, lease_tables, models, suspects
+from orchestrator import announcements, books, inspection, lease_tables, models, rollup_tables, suspects
 
 TABLES = models.metadata.sorted_tables
 ELSEWHERE = {
@@ -18,6 +18,10 @@ ELSEWHERE = {
     announcements.announcements,
     suspects.suspects,
     inspection.inspections,
+    rollup_tables.rollups,
+    rollup_tables.fleet_minutes,
+    rollup_tables.latency_minutes,
+    rollup_tables.usage_hours,
 }
 assert set(TABLES) >= ELSEWHERE, "every module with tables is imported"
 
@@ -83,7 +87,7 @@ class Spares(ExitStack):
         """A copy as if newly made; its URL."""
         url = self._free.pop() if self._free else self._make()
         yield url
-        with suppress(OperationalError):  # it may let nobody in any more
+        with suppress(OperationalError, IntegrityError):  # it may let nobody in any more, or somebody still be at work
             self._empty(url)
 
     def _make(self) -> str:

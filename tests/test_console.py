@@ -406,7 +406,10 @@ def test_a_batch_can_be_undone_for_those_that_it_was_applied_to(quiet: Project, 
 
     status = {row.name: row.status for row in sql("SELECT name, status FROM agents")}
     assert status == {"alpha": "idle", "beta": "idle", "gamma": "paused"}
-    assert "2 of 2" in words(visitor.get(f"/p/{slug(quiet)}/agents?batch={batch}"))
+    listed = visitor.get(f"/p/{slug(quiet)}/agents?batch={batch}")
+    assert "2 of 2" in words(listed)
+    assert f"Of batch {batch}" in words(listed)
+    assert "undo of batch" not in visitor.get(f"{base}?verb=terminate&batch={batch}").text
     assert visitor.get(f"{base}?verb=resume&batch=nonsense").status_code == 422
 
 
@@ -415,6 +418,8 @@ def test_a_batch_can_be_undone_for_those_that_it_was_applied_to(quiet: Project, 
     [
         ("/nowhere", "text/html,*/*;q=0.8", 404, "text/html"),
         ("/nowhere", "*/*", 404, "application/problem+json"),
+        ("/nowhere", "application/json,text/html;q=0.5", 404, "application/problem+json"),
+        ("/api/v1nowhere", "text/html", 404, "text/html"),
         ("/api/v1/nowhere", "text/html,*/*;q=0.8", 401, "application/problem+json"),
         ("/logout", "text/html,*/*;q=0.8", 405, "text/html"),
         ("/logout", "*/*", 405, "application/problem+json"),

@@ -8,6 +8,7 @@ from tests.databases import TABLES, Spares, connected
 CHANGES = {
     "a row": "UPDATE users SET email = 'another@example.com'",
     "a row more": "INSERT INTO agent_types (id, slug, name) VALUES (gen_random_uuid(), 'one-more', 'One more')",
+    "a picture": "INSERT INTO fleet_minutes (project_id, minute) VALUES (gen_random_uuid(), now())",
     "a column": "ALTER TABLE agents ADD COLUMN one_more text",
     "a default": "ALTER TABLE agents ALTER short_term_memory SET DEFAULT '[]'",
     "an index": "DROP INDEX ix_agents_page",
@@ -31,6 +32,14 @@ def contents(url: str) -> dict[str, str]:
     """All that is in a database, and what of its schema the tests change."""
     with connected(url) as db:
         return {name: str(db.execute(text(sql)).scalar_one()) for name, sql in SEEN.items()}
+
+
+def test_every_table_is_emptied(alone: str) -> None:
+    with connected(alone) as db:
+        found = db.execute(
+            text("SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace")
+        )
+        assert set(found.scalars()) - {"alembic_version"} == {table.name for table in TABLES}
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)

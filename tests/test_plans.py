@@ -175,16 +175,22 @@ def test_a_page_is_found_in_indexes_alone(large: Fleet, monkeypatch: pytest.Monk
 def test_so_does_a_batch_of_the_drain(large: Fleet, caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     ids = large.agents(100)
     with begin() as db:
-        bulk.accept_list(db, caller, large.project_id, [{"verb": "pause", "agent_id": str(id_)} for id_ in ids])
+        items = [{"verb": "pause", "agent_id": str(id_)} for id_ in ids]
+        sent = bulk.accept_list(db, caller, large.project_id, items)
         take(db, large.project_id, [AgentEntry(agent_id=id_, report_id="new", input_tokens=1) for id_ in ids])
 
     with recorded(monkeypatch, Guard.DRAIN) as found, begin(Guard.DRAIN) as db:
         batch = Drainer(0).drain(db, claims.claim(db, 500))
+    with recorded(monkeypatch, Guard.DOOR) as counting, autocommit() as db:
+        number = matching.count(db, large.project_id, Filter(batch=UUID(sent.batch_id)))
 
     assert len(batch.outcomes) >= 100
     assert len(found) >= 8
     for statement, values in found:
         assert scanned(statement, values, Guard.DRAIN) & LARGE == set(), statement
+    assert number > len(ids) // 2, "but for those that were paused already"
+    for statement, values in counting:
+        assert scanned(statement, values, Guard.DOOR) & LARGE == set(), statement
 
 
 def test_so_does_the_sweep(large: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:

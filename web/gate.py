@@ -108,8 +108,13 @@ def _name() -> None:
     structlog.contextvars.bind_contextvars(request_id=g.request_id)
 
 
+def is_behind(path: str) -> bool:
+    """Whether it is an address of the API's, be there something or not."""
+    return path == PREFIX or path.startswith(PREFIX + "/")
+
+
 def _admit() -> Response | None:
-    if not (request.path == PREFIX or request.path.startswith(PREFIX + "/")):
+    if not is_behind(request.path):
         return None
     g.caller = _caller()
     _keep_to_its_agent(g.caller)

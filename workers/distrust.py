@@ -24,7 +24,7 @@ log = logs.logger("worker")
 
 
 class Channel(kombus.Channel):  # type: ignore[misc]
-    """Reads on where something was no message, and calls a connection lost that is."""
+    """Reads on where something was no message, and calls a closed connection lost."""
 
     def _brpop_read(self, **options: Any) -> Any:
         return _or_drop(super()._brpop_read, **options)

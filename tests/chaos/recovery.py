@@ -121,6 +121,10 @@ class Calm:
         return self._lasted[at] - (max(0, self._ends[at - 1] - moment) if at else 0)
 
 
+_ASKED = ("bulk", "by_filter", "cancel", "usage", "lease", "beat", "release")
+"""What clients ask for that is no order for one agent."""
+
+
 def missed(evidence: Evidence, wanted: Mapping[str, int]) -> list[str]:
     """What a campaign should have met and did not, in sentences: with any, it is inconclusive and not passed."""
     happened = Counter(fault.kind for fault in evidence.history.faults)
@@ -128,6 +132,8 @@ def missed(evidence: Evidence, wanted: Mapping[str, int]) -> list[str]:
     ended = {(sent.command["verb"], sent.command["state"]) for sent in evidence.sent if sent.order is not None}
     possible = {(verb, state) for verb in ORDERS for state in ("applied", "rejected")} - {("spawn", "rejected")}
     found += [f"no {verb} was {state}" for verb, state in sorted(possible - ended)]
+    done = {call.op for call in evidence.history.calls if call.outcome == "ok"}
+    found += [f"no {op} was done" for op in _ASKED if op not in done]
     if not recovered(evidence):
         found.append("no request without an answer turned out to have been taken")
     return found

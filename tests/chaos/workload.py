@@ -143,7 +143,7 @@ class Client:
 
     def _by_filter(self) -> None:
         key, status = self._key(), self._rng.choice(["paused", "idle"])
-        where = {"status": [status], "q": f"flock-{self._rng.randrange(FLOCKS)}"}
+        where = {"status": status, "q": f"flock-{self._rng.randrange(FLOCKS)}"}
         body = {"verb": "resume" if status == "paused" else "pause", "filter": where, "reason": key}
         self._mutate(Request("by_filter", "POST", f"{self._world.path}/commands/by-filter", None, key, body))
 
@@ -178,9 +178,8 @@ class Client:
             self._caller.send(Request("release", "DELETE", f"{path}/lease", agent, None, {"epoch": epoch}), token)
             self._lease = None
             return
-        if (
-            self._rng.random() < 0.1
-        ):  # a beat that follows so closely finds the stop accepted, and often not yet applied
+        # A beat right behind a stop finds it accepted, and often not applied yet.
+        if self._rng.random() < 0.1:
             self._order("pause", agent, {"mode": "immediate"}, {})
         says = self._rng.choice([{}, {}, {"status": "working", "current_task": f"{self._count}"}, {"status": "idle"}])
         beat = Request("beat", "POST", f"{path}/beat", agent, None, {"epoch": epoch} | says)

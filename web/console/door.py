@@ -42,8 +42,8 @@ FORM, LARGEST = "application/x-www-form-urlencoded", 1 << 16
 """What a form is sent as, and how large it may be: several times the longest texts that are taken."""
 
 HTML = "text/html"
-_FORMS = ("application/problem+json", HTML)
-"""What an address that leads nowhere is answered with: the first, where either will do."""
+_FORMS = ("application/problem+json", "application/json", HTML)
+"""What an address that leads nowhere may be answered with: the first, where any will do."""
 
 bp = Blueprint("console", __name__, template_folder="templates")
 
@@ -94,9 +94,9 @@ def _explain_http(error: HTTPException) -> Response:
 def _explain_nowhere(error: HTTPException) -> Response:
     """A page for a browser that has gone astray; the API's answer for everybody else."""
     problem = problems.meant(error)
-    if request.path.startswith(gate.PREFIX) or request.accept_mimetypes.best_match(_FORMS) != HTML:
+    if gate.is_behind(request.path) or request.accept_mimetypes.best_match(_FORMS) != HTML:
         return problems.answer(problem)
-    return _close(error_page(problem))
+    return _close(_explain(problem))
 
 
 @bp.errorhandler(Exception)

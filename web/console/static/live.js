@@ -4,6 +4,7 @@
   "use strict";
   const PACE = 400; // ms between two fetches, at least
   const SHARE = 5; // how much longer than an answer took the next question waits
+  const SLOW = 10000; // ms after which a page is fetched anew where nothing was heard: usage and refusals are no events
   const RETRY = 3000; // ms until a stream that was refused is asked for again
   const live = () => document.getElementById("live");
   const button = document.getElementById("pulse");
@@ -123,6 +124,7 @@
   }
   document.addEventListener("visibilitychange", () => { if (document.hidden) disconnect(); else refresh(); });
   addEventListener("pagehide", disconnect);
+  setInterval(refresh, SLOW);
 
   for (const select of document.querySelectorAll("select[data-submit]")) {
     select.onchange = () => select.form.submit();
