@@ -95,11 +95,11 @@ def another_database(given: Stack) -> Iterator[Stack]:
 
 def turn_to(url: str) -> None:
     """Let this process, and those it starts, work with this database."""
-    os.environ["ORCH_DATABASE_URL"] = url
-    if database.engine.cache_info().currsize:
+    if settings().database_url:
         for guard in database.Guard:
             database.engine(guard).dispose()
-    for cached in (settings, database.engine, link.link):
+    os.environ["ORCH_DATABASE_URL"] = url
+    for cached in (settings, link.link):
         cached.cache_clear()
 
 

@@ -1,4 +1,4 @@
-"""The way to PostgreSQL: one engine per process and kind of work, and `begin()`."""
+"""The way to PostgreSQL: one engine per process, database and kind of work, and `begin()`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,16 +50,22 @@ _KEEPALIVE = {
 s and, the last, in ms; no connection through a socket file needs them)."""
 
 
-@cache
 def engine(guard: Guard) -> Engine:
     """The engine of this process for one kind of work; connects on first use.
 
     Raises SettingsError where ORCH_DATABASE_URL is missing.
     """
-    if settings().database_url is None:
+    url = settings().database_url
+    if url is None:
         raise SettingsError("ORCH_DATABASE_URL is not set; `orch up` sets it for its own processes")
+    return engine_to(url, guard)
+
+
+@cache
+def engine_to(url: str, guard: Guard) -> Engine:
+    """The same for a database that is not the one of the environment."""
     made = create_engine(
-        settings().database_url or "",
+        url,
         pool_size=settings().web_threads + 2 if guard is Guard.DOOR else 2,
         hide_parameters=True,  # an error's text goes to the logs, where no e-mail address belongs
         max_overflow=0,

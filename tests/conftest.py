@@ -14,7 +14,6 @@ import pytest
 from flask_openapi3 import OpenAPI
 from sqlalchemy import make_url, text
 
-from orchestrator import db as database
 from orchestrator import keys, limits
 from orchestrator.bootstrap import prepare
 from orchestrator.sdk import Orchestrator, ProjectClient
@@ -43,7 +42,7 @@ LONGEST = {
 }
 """Files of few tests that take more than ten seconds each."""
 
-CACHES = (settings, database.engine, limits.limits, limits._shares, limits._script, low_water, lookout)
+CACHES = (settings, limits.limits, limits._shares, limits._script, low_water, lookout)
 
 
 def pytest_configure() -> None:
@@ -236,10 +235,7 @@ def quiet(admin: Api, alone: str) -> Project:
 
 
 def _forget() -> None:
-    """Let this process read its settings, and connect, anew."""
-    if database.engine.cache_info().currsize:
-        for guard in database.Guard:
-            database.engine(guard).dispose()
+    """Let this process read its settings anew, and go by them."""
     for cached in CACHES:
         cached.cache_clear()
 

@@ -6,10 +6,12 @@ from functools import cached_property
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import Connection, create_engine, make_url, text
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy import Connection, Pool, create_engine, event, make_url, text
+from sqlalchemy.exc import DBAPIError
 
 from orchestrator import announcements, books, inspection, lease_tables, models, rollup_tables, suspects
+from orchestrator.db import Guard, engine_to
+from orchestrator.errors import Unavailable
 
 TABLES = models.metadata.sorted_tables
 ELSEWHERE = {
@@ -49,9 +51,13 @@ _FILLED = " UNION ALL ".join(
 )
 _BEGIN_ANEW = "SELECT setval(seqrelid::regclass, seqstart, false) FROM pg_sequence"
 _OTHERS = """
-    SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+    SELECT pg_terminate_backend(pid, 5000), pid FROM pg_stat_activity
     WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+        AND (state <> 'idle' OR pid <> ALL(CAST(:ours AS int[])))
 """
+_OURS: set[int] = set()
+"""The server's processes that have served this one. Those that rest are kept: a new one looks everything up anew, and
+has nothing prepared."""
 
 
 class Database(AbstractContextManager[str]):
@@ -67,6 +73,7 @@ class Database(AbstractContextManager[str]):
         return self.url
 
     def __exit__(self, *_: object) -> None:
+        let_go(self.url)
         self._run(f"DROP DATABASE IF EXISTS {self._name} WITH (FORCE)")
 
     def _run(self, statement: str) -> None:
@@ -84,26 +91,31 @@ class Spares(ExitStack):
 
     @contextmanager
     def lent(self) -> Iterator[str]:
-        """A copy as if newly made; its URL."""
+        """A copy as if newly made; its URL. This process may have connections to it from before."""
         url = self._free.pop() if self._free else self._make()
         yield url
-        with suppress(OperationalError, IntegrityError):  # it may let nobody in any more, or somebody still be at work
-            self._empty(url)
+        kept = False
+        with suppress(Unavailable, DBAPIError):  # it may let nobody in any more, or somebody still be at work
+            kept = self._empty(url)
+        if kept:
+            self._free.append(url)
+        else:
+            let_go(url)
 
     def _make(self) -> str:
         return self.enter_context(Database(self._server, f"orch_alone_{uuid4().hex[:8]}", self._template))
 
-    def _empty(self, url: str) -> None:
-        with connected(url) as db:
-            db.execute(text(_OTHERS))
-            if db.execute(text(_SCHEMA)).scalar_one() != self._as_new[0]:
-                return
+    def _empty(self, url: str) -> bool:
+        with engine_to(url, Guard.TOOL).connect().execution_options(isolation_level="AUTOCOMMIT") as db:
+            ended = {row.pid for row in db.execute(text(_OTHERS), {"ours": list(_OURS)})}
+            if ended & _OURS or db.execute(text(_SCHEMA)).scalar_one() != self._as_new[0]:
+                return False
             for statement in _emptying({row.name: row.n for row in db.execute(text(_FILLED)) if row.n}):
                 db.execute(text(statement))
             for table, rows in self._as_new[1].items():
                 into = f"INSERT INTO {table} SELECT * FROM json_populate_recordset(NULL::{table}, CAST(:rows AS json))"
                 db.execute(text(into), {"rows": rows})
-        self._free.append(url)
+        return True
 
     @cached_property
     def _as_new(self) -> tuple[str, dict[str, Any]]:
@@ -118,6 +130,17 @@ def _emptying(filled: dict[str, int]) -> list[str]:
     if max(filled.values(), default=0) >= FEW:
         return [f"TRUNCATE {', '.join(table.name for table in TABLES)} RESTART IDENTITY"]
     return [*(f"DELETE FROM {table.name}" for table in reversed(TABLES) if table.name in filled), _BEGIN_ANEW]
+
+
+@event.listens_for(Pool, "connect")
+def _note(connection: Any, _: Any) -> None:
+    _OURS.add(connection.info.backend_pid)
+
+
+def let_go(url: str) -> None:
+    """Close this process's connections to a database."""
+    for guard in Guard:
+        engine_to(url, guard).dispose()
 
 
 @contextmanager

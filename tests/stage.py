@@ -88,6 +88,22 @@ def held(agent_id: str) -> Iterator[None]:
 
 
 @contextmanager
+def hurried(milliseconds: int) -> Iterator[None]:
+    """Inside the block the database ends a drain's transaction after so long."""
+
+    def hurry(connection: Any, _: Any) -> None:
+        connection.execute(f"SET transaction_timeout = '{milliseconds}ms'")
+        connection.commit()
+
+    drains = engine(Guard.DRAIN)
+    drains.dispose()
+    event.listen(drains, "connect", hurry)
+    yield
+    event.remove(drains, "connect", hurry)
+    drains.dispose()
+
+
+@contextmanager
 def statements(guard: Guard = Guard.DOOR) -> Iterator[list[str]]:
     """What one of this process's engines has the server do inside the block, as the server names it: `["BEGIN",
     "INSERT 0 1", "COMMIT"]`. Complete once the block has ended; read from the wire, so that nothing is overlooked."""

@@ -111,6 +111,7 @@ def test_a_worker_clears_the_flag_before_it_looks(own_redis: OwnRedis, agent: st
 
     event.listen(engine(Guard.DRAIN), "checkout", look)
     tasks.drain()
+    event.remove(engine(Guard.DRAIN), "checkout", look)
 
     assert applied(command)
     assert len(seen) >= 2, "the batch, and the claim that comes back empty"

@@ -11,18 +11,30 @@ from uuid import UUID, uuid4
 import pytest
 from billiard.exceptions import SoftTimeLimitExceeded
 from psycopg.errors import UndefinedTable
-from sqlalchemy import event
 
 from orchestrator import announcements, claims, ledger, suspects
 from orchestrator import drain as drains
-from orchestrator.db import Guard, begin, engine
+from orchestrator.db import Guard, begin
 from orchestrator.drain import MAILBOX, Drainer
 from orchestrator.errors import Unavailable
 from orchestrator.failpoints import Point
 from orchestrator.suspects import Suspect
 from tests.faults import Failpoints
 from tests.redis_server import OwnRedis
-from tests.stage import Project, Worker, busy, eventually, held, is_problem, multiply, run, settle, sql, violations
+from tests.stage import (
+    Project,
+    Worker,
+    busy,
+    eventually,
+    held,
+    hurried,
+    is_problem,
+    multiply,
+    run,
+    settle,
+    sql,
+    violations,
+)
 from workers import careful, shift
 from workers.careful import Careful, _give_back
 from workers.lookout import lookout
@@ -222,22 +234,16 @@ def slow_down(seconds: float, which: str = "") -> None:
 
 
 @pytest.fixture
-def hurried(quiet: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+def hasty(quiet: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
     """A project in a database that ends a drain's transaction after a second."""
     for module in (shift, careful):
         monkeypatch.setattr(module, "DRAIN_SECONDS", 1)
-
-    def hurry(connection: Any, _: Any) -> None:
-        connection.execute("SET transaction_timeout = '1s'")
-        connection.commit()
-
-    engine(Guard.DRAIN).dispose()
-    event.listen(engine(Guard.DRAIN), "connect", hurry)
-    return quiet
+    with hurried(1_000):
+        yield quiet
 
 
-def test_a_batch_that_takes_too_long_is_done_command_by_command(hurried: Project) -> None:
-    agent = hurried.born()
+def test_a_batch_that_takes_too_long_is_done_command_by_command(hasty: Project) -> None:
+    agent = hasty.born()
     multiply(agent, 29)
     sql("""INSERT INTO commands (id, project_id, agent_id, verb, payload, actor_id)
         SELECT gen_random_uuid(), project_id, agent_id, 'pause', '{}', actor_id FROM commands""")
@@ -254,8 +260,8 @@ def test_a_batch_that_takes_too_long_is_done_command_by_command(hurried: Project
     assert violations() == {}
 
 
-def test_working_carefully_has_its_time_as_well(hurried: Project) -> None:
-    agent = hurried.born()
+def test_working_carefully_has_its_time_as_well(hasty: Project) -> None:
+    agent = hasty.born()
     multiply(agent, 99)
     slow_down(0.05)
     began = time.monotonic()
@@ -303,10 +309,10 @@ def test_nor_is_it_where_no_database_is_involved(quiet: Project, monkeypatch: py
 
 
 def test_a_command_that_is_too_slow_without_the_database_counts_as_failed(
-    hurried: Project, monkeypatch: pytest.MonkeyPatch
+    hasty: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    agent = hurried.born()
-    command = hurried.send(agent, "pause")["id"]
+    agent = hasty.born()
+    command = hasty.send(agent, "pause")["id"]
 
     def spin(*_: object) -> None:
         time.sleep(1.1)  # longer than a transaction may last here; the database is not asked meanwhile
@@ -405,10 +411,10 @@ def test_an_agent_of_several_batches_that_died_is_tried_by_one_process_at_a_time
     assert violations() == {}
 
 
-def test_an_agent_whose_commands_always_take_too_long_stops_nobody_else(hurried: Project) -> None:
-    slow, other = hurried.born(), hurried.born()
+def test_an_agent_whose_commands_always_take_too_long_stops_nobody_else(hasty: Project) -> None:
+    slow, other = hasty.born(), hasty.born()
     slow_down(3, f"WHEN (NEW.id = '{slow}')")
-    bad, good = hurried.send(slow, "pause")["id"], hurried.send(other, "pause")["id"]
+    bad, good = hasty.send(slow, "pause")["id"], hasty.send(other, "pause")["id"]
 
     for _ in range(2):  # which begin with either
         Shift(Drainer(0)).work()

@@ -2,20 +2,19 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import create_engine, event, text
+from sqlalchemy import create_engine, text
 
 from orchestrator import bulk, claims
 from orchestrator.accept import accept
 from orchestrator.claims import FRONT, Marks
-from orchestrator.db import Guard, begin, engine
+from orchestrator.db import Guard, begin
 from orchestrator.keys import Caller
 from orchestrator.orders import Pause
 from orchestrator.settings import settings
-from tests.stage import Project, drain, multiply, run, settle, sql
+from tests.stage import Project, drain, hurried, multiply, run, settle, sql
 from tests.test_claims import pages_read_by_a_claim
 from workers import low_water, shift, tasks
 from workers.low_water import LowWater
@@ -208,17 +207,12 @@ def test_what_others_have_in_hand_lies_behind_the_mark(quiet: Project, low: LowW
 
 
 def test_a_look_may_take_longer_than_a_batch(quiet: Project, low: LowWater, monkeypatch: pytest.MonkeyPatch) -> None:
-    def hurry(connection: Any, _: Any) -> None:
-        connection.execute("SET transaction_timeout = '300ms'")
-        connection.commit()
-
     agent = quiet.born()
-    engine(Guard.DRAIN).dispose()
-    event.listen(engine(Guard.DRAIN), "connect", hurry)
     monkeypatch.setattr(claims, "_FIRST", text(f"{claims._FIRST.text.rstrip()} FROM pg_sleep(0.5)"))
     quiet.send(agent, "pause")
 
-    tasks.drain()
+    with hurried(300):
+        tasks.drain()
 
     assert queued() == 0
     assert low.begin() > FRONT
