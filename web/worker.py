@@ -1,25 +1,28 @@
-"""gunicorn's worker, with three promises more: no request is lost behind a body, every error has our form, and an event
-stream costs no thread."""
+"""gunicorn's worker, with four promises more: no request is lost behind a body, every error has our form, an event
+stream costs no thread, and neither does a request that has yet to come."""
 
 import json
 import socket
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from http import HTTPStatus
-from time import monotonic
 from typing import Any
 from uuid import uuid4
 
 from gunicorn.http.errors import ParseException
-from gunicorn.workers.gthread import ThreadWorker
+from gunicorn.workers.gthread import _DEFER, ThreadWorker
 
 from orchestrator import logs
 from orchestrator.errors import Invalid, Problem
 from web.listener import Listener
+from web.patience import BODY_SECONDS, MOST, Hasty, Late, Patient, is_ready
 from web.streams import HANDED_OVER, hub
 
-PATIENCE, MOST = 3.0, 8 << 20
-"""Seconds and bytes within which the rest of a body must come for its connection to be kept; twice the largest body."""
+PATIENCE = 3.0
+"""Seconds within which the rest of a body must come that nobody asked for, for its connection to be kept."""
+
+SEND_SECONDS = 30.0
+"""Within which a client must take a piece of its answer."""
 
 LINGER, LINGERING = 2.0, 64 << 20
 """The same for what is thrown away after a last answer: a client still sending would be reset before it reads that."""
@@ -27,6 +30,7 @@ LINGER, LINGERING = 2.0, 64 << 20
 _PIECE = 1 << 16
 
 _SENTENCES = {
+    408: "the request did not come to its end in time; send it again",
     414: "the request line is too long; it may have 8,190 bytes, so ask for less in one query",
     417: "only `Expect: 100-continue` can be expected here; leave the header out",
     431: "the headers are too long; send fewer, of at most 8,190 bytes each",
@@ -47,13 +51,30 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no type info
         super().load_wsgi()
         self.wsgi = _after_the_body(self.wsgi)
 
+    def handle(self, conn: Any) -> Any:
+        """Serve the connection's next request once its head is there; until then it costs no thread. (gunicorn's own
+        lets a thread wait for the first byte of a connection, and for the rest of a head.)"""
+        if not is_ready(conn):
+            return _DEFER
+        conn.init()
+        conn.parser.unreader.sock = Hasty(conn.sock)
+        kept = super().handle(conn)
+        if not kept:
+            _hang_up(conn)
+        return kept
+
     def handle_request(self, req: Any, conn: Any) -> bool:
         """Answer it; whether the connection is kept. A client that has more to say is heard out first, for a while; one
         that listens is handed over."""
-        kept = bool(super().handle_request(req, conn))
+        req.unreader.sock = Patient(conn.sock, BODY_SECONDS)
+        try:
+            kept = bool(super().handle_request(req, conn))
+        except TimeoutError:
+            log.info("answer_not_taken")
+            return False
         listener: Listener | None = getattr(req, "listener", None)
         if listener is not None:
-            conn.sock, sock = socket.socket(), conn.sock  # gunicorn may close the new one
+            conn.sock, sock = socket.socket(), conn.sock  # the new one may be closed
             hub().add(listener, sock)
             return False
         if not kept and _unread(req.body):
@@ -64,13 +85,14 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no type info
         """Say in our form what gunicorn says in HTML: its status, and what to do."""
         draft = _Draft()
         super().handle_error(req, draft, addr, exc)
-        status = int(draft.text.split(b" ", 2)[1])
+        status = 408 if isinstance(exc, Late) else int(draft.text.split(b" ", 2)[1])
         request_id = uuid4().hex
         log.warning("refused", status=status, cause=type(exc).__name__, request_id=request_id)
         path = getattr(req or getattr(exc, "req", None), "path", None)
         with suppress(OSError):  # it is gone, or reads nothing
             client.settimeout(LINGER)
             client.sendall(_answer(status, path or "", request_id))
+            _linger(client)
 
 
 class _Draft:
@@ -87,23 +109,6 @@ class _Draft:
         self.text += data
 
 
-class _Patient:
-    """A socket that is read for so long and so much, however it trickles; then it raises TimeoutError."""
-
-    def __init__(self, sock: socket.socket, seconds: float, most: int) -> None:
-        self._sock, self._until, self._left = sock, monotonic() + seconds, most
-
-    def recv(self, size: int) -> bytes:
-        """The next bytes, or none where the other side has ended."""
-        seconds = self._until - monotonic()
-        if seconds <= 0 or self._left <= 0:
-            raise TimeoutError
-        self._sock.settimeout(seconds)
-        data = self._sock.recv(size)
-        self._left -= len(data)
-        return data
-
-
 def _after_the_body(app: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable[bytes]]:
     """The app, with each answer held back until its request is read to the end; or else it says `Connection: close`."""
 
@@ -111,9 +116,11 @@ def _after_the_body(app: Callable[..., Iterable[bytes]]) -> Callable[..., Iterab
         response = start_response.__self__
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            sock: socket.socket = environ["gunicorn.socket"]
             last = response.must_close or response.req.should_close()
-            if not last and not _finish(response.req):
+            if not last and not _finish(response.req, sock):
                 response.force_close()
+            sock.settimeout(SEND_SECONDS)
             return start_response(status, headers, exc_info)
 
         answer = app(environ, start)
@@ -126,21 +133,17 @@ def _after_the_body(app: Callable[..., Iterable[bytes]]) -> Callable[..., Iterab
     return serve
 
 
-def _finish(req: Any) -> bool:
+def _finish(req: Any, sock: socket.socket) -> bool:
     """Read what is left of the request's body; whether the next request begins behind it."""
-    body, unreader = req.body, req.unreader
+    body = req.body
     if body.failed or getattr(body.reader, "length", 0) > MOST:
         return False
-    sock = unreader.sock
-    unreader.sock = _Patient(sock, PATIENCE, MOST)
+    req.unreader.sock = Patient(sock, PATIENCE)
     try:
         while body.read(_PIECE):
             pass
     except (OSError, ParseException):
         return False
-    finally:
-        unreader.sock = sock
-        sock.settimeout(None)
     return True
 
 
@@ -149,7 +152,7 @@ def _unread(body: Any) -> bool:
 
 
 def _linger(sock: socket.socket) -> None:
-    patient = _Patient(sock, LINGER, LINGERING)
+    patient = Patient(sock, LINGER, LINGERING)
     try:
         sock.shutdown(socket.SHUT_WR)
         while patient.recv(_PIECE):
@@ -158,6 +161,17 @@ def _linger(sock: socket.socket) -> None:
         pass  # it has gone on too long, or is gone
     finally:
         sock.settimeout(None)
+
+
+def _hang_up(conn: Any) -> None:
+    """Close a connection here. gunicorn does it in the one loop in which all others are accepted, and waits there for
+    the client to close its side; it is left one that is closed."""
+    conn.sock, sock = socket.socket(), conn.sock
+    sock.setblocking(False)
+    with suppress(OSError):
+        if sock.recv(1, socket.MSG_PEEK):
+            _linger(sock)
+    sock.close()
 
 
 def _answer(status: int, path: str, request_id: str) -> bytes:
