@@ -8,6 +8,7 @@ import pytest
 from flask_openapi3 import OpenAPI
 
 from orchestrator import __version__
+from tests.stage import ROOT
 from tests.surface import EXAMPLES, WITH_BODY, Scene, call, routes
 
 NINE = [
@@ -199,3 +200,23 @@ def test_the_page_fetches_nothing_from_elsewhere(scene: Scene) -> None:
 )
 def test_the_pages_files_lead_nowhere_else(scene: Scene, junk: str) -> None:
     assert scene.admin.client.get(f"/docs-assets/swagger/{junk}").status_code == 404
+
+
+def test_the_readme_says_in_how_many_processes_the_tests_run() -> None:
+    [processes] = map(int, re.findall(r"pytest -n (\d+) ", (ROOT / "Makefile").read_text()))
+    numbers = dict(enumerate("no one two three four five six seven eight".split()))  # noqa: SIM905  # as they are counted
+    readme = " ".join((ROOT / "README.md").read_text().split())
+
+    assert f"`make test` runs in {numbers[processes]} processes" in readme
+    assert f"the given number and the {numbers[processes - 1]} after it" in readme
+
+
+def test_what_counts_is_described_step_by_step() -> None:
+    steps = re.findall(r"^make (\w+)", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
+    told = " ".join((ROOT / "CONTRIBUTING.md").read_text().split())
+    [sentence] = re.findall(r"`\.ci/run` is what counts: .*?\.(?= [A-Z`#])", told)
+
+    words = {"test": "tests", "lint": "lint", "types": "types", "chaos": "campaign of faults"}
+    places = [sentence.index(words[step]) for step in steps]
+    assert places == sorted(places)
+    assert "Chromium" in told
