@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,14 +30,29 @@ def _database_url(url: str | None) -> str | None:
     if not url.startswith("postgresql+psycopg://"):
         raise ValueError("must begin with postgresql+psycopg://")
     try:
-        from sqlalchemy import make_url  # noqa: PLC0415  # slow to import, and most command lines have no such URL
+        from sqlalchemy import exc, make_url  # noqa: PLC0415  # slow to import, and most command lines have no such URL
+        from sqlalchemy.dialects.postgresql import psycopg  # noqa: PLC0415
 
-        make_url(url)
+        options = make_url(url).query
+        psycopg.dialect().create_connect_args(make_url(url))  # type: ignore[no-untyped-call]
     except ModuleNotFoundError:
-        pass  # a client's machine: what serves has the drivers, and looks at its URL itself
-    except ValueError:
+        return url  # a client's machine: what serves has the drivers, and looks at its URL itself
+    except (ValueError, exc.ArgumentError):
         raise ValueError("cannot be read; write postgresql+psycopg://user:password@host:5432/database") from None
+    if options:
+        _look_at_options(options)
     return url
+
+
+def _look_at_options(options: Mapping[str, Any]) -> None:
+    """Raises ValueError over those which the driver itself refuses, with an error that nobody expects there."""
+    from psycopg import pq  # noqa: PLC0415
+
+    known = {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
+    for name in options.keys() - known:
+        raise ValueError(f"has an option that there is not: {name}; leave it out, or correct its name")
+    if not re.fullmatch(r"-?\d{0,9}", str(options.get("connect_timeout", "")), re.ASCII):
+        raise ValueError("has a connect_timeout that is no whole number of seconds; write connect_timeout=10")
 
 
 def _redis_url(url: str | None) -> str | None:

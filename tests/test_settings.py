@@ -139,6 +139,15 @@ def test_a_host_has_no_space(read: Read) -> None:
             POSTGRESQL.replace("host", "[::1"),
             "cannot be read; write postgresql+psycopg://user:password@host:5432/database",
         ),
+        (f"{POSTGRESQL}?foo=bar", "has an option that there is not: foo; leave it out, or correct its name"),
+        (
+            f"{POSTGRESQL}?sslmode=prefer&connect_timeout=abc",
+            "has a connect_timeout that is no whole number of seconds; write connect_timeout=10",
+        ),
+        (
+            f"{POSTGRESQL}?port=abc",
+            "cannot be read; write postgresql+psycopg://user:password@host:5432/database",
+        ),
     ],
 )
 def test_an_address_of_postgresql_is_sqlalchemys_and_never_shown(read: Read, wrong: str, sentence: str) -> None:
@@ -183,6 +192,8 @@ def test_options_in_an_address_of_redis_are_those_of_tls(read: Read, wrong: str)
     [
         ("database_url", POSTGRESQL),
         ("database_url", "postgresql+psycopg://postgres@/orch?host=/run/postgresql"),
+        ("database_url", f"{POSTGRESQL}?sslmode=prefer&connect_timeout=5&options=-c%20jit%3Doff"),
+        ("database_url", f"{POSTGRESQL.replace('host:5432', '')}?host=one:5432&host=two:5432"),
         ("redis_url", REDIS),
         ("redis_url", "redis://localhost"),
         ("redis_url", "redis://user:s%23cret@[::1]:6379/15"),
@@ -281,6 +292,8 @@ def test_without_an_address_a_program_ends_instead_of_failing_at_everything_it_i
         ("ORCH_LIMITS", '{"nap": "off"}', "orch up: ORCH_LIMITS: there is no action 'nap'; there are spawn, "),
         ("ORCH_HOST", "203.0.113.1", "orch up: cannot listen on 203.0.113.1:"),
         ("ORCH_DATABASE_URL", POSTGRESQL.replace("host:5432", "127.0.0.1:1"), "orch up: PostgreSQL cannot be used: "),
+        ("ORCH_DATABASE_URL", f"{POSTGRESQL}?foo=bar", "ORCH_DATABASE_URL has an option that there is not: foo; "),
+        ("ORCH_DATABASE_URL", f"{POSTGRESQL}?sslmode=foo", "orch up: PostgreSQL cannot be used: "),
     ],
 )
 def test_what_is_wrong_only_here_is_one_sentence_of_orch_up(
@@ -293,4 +306,5 @@ def test_what_is_wrong_only_here_is_one_sentence_of_orch_up(
     [line] = (out + err).splitlines()
     assert (code, line[: len(sentence)]) == (1, sentence)
     assert setting in line
+    assert "secret" not in line
     assert "secret" not in line
