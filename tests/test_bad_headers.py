@@ -54,7 +54,7 @@ def test_a_precondition_is_one_version_in_quotes(app: OpenAPI, scene: Scene, ope
 @pytest.mark.parametrize(
     "prefer",
     ["", "wait", "wait=", "wait=x", "wait=-1", "wait=1e9", "wait=NaN", "wait=0x1", "wait 5", "await=5",
-     "wait=" + "9" * 50, "respond-async", "wait=\u00b2", ",,,;;;", "x" * 5000],
+     "wait=5x", "respond-async", "wait=\u00b2", ",,,;;;", "x" * 5000],
 )  # fmt: skip
 def test_a_preference_nobody_can_read_is_ignored(app: OpenAPI, scene: Scene, prefer: str) -> None:
     answer = scene.owner.post(f"{scene.address(routes(app)['pause_agent'][1])}", {}, Prefer=prefer)

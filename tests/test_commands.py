@@ -361,6 +361,7 @@ def test_a_command_that_died_answers_500_with_its_id(quiet: Project) -> None:
         ("wait=5", "wait=5"),
         ("wait=31", "wait=30"),
         ("wait=999999999", "wait=30"),
+        pytest.param(f"wait={'9' * 500}", "wait=30", id="500 nines"),
         ('Wait="5"', "wait=5"),
         ("respond-async, wait=5", "wait=5"),
         ("wait = 5; foo=bar", "wait=5"),

@@ -16,7 +16,7 @@ from orchestrator.settings import settings
 
 LONGEST_WAIT = 30.0
 
-_WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,9}(?:\.\d{1,9})?)\"?\s*(?=$|[,;])", re.IGNORECASE)
+_WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d+(?:\.\d+)?)\"?\s*(?=$|[,;])", re.IGNORECASE)
 _KEY = re.compile(r"[\x20-\x7e]{1,255}")
 _EPOCH = re.compile(r"[1-9]\d{0,17}", re.ASCII)
 _ETAG = re.compile(r'"(\d{1,18})"')
