@@ -171,6 +171,7 @@ def test_another_method_is_a_405_that_names_the_right_ones(app: OpenAPI, scene: 
 
         assert is_problem(answer, 405, "method_not_allowed"), (operation, answer.data)
         assert method in answer.headers["Allow"].split(", "), operation
+        assert answer.headers["Allow"] == scene.admin("OPTIONS", scene.address(rule)).headers["Allow"], operation
 
 
 @pytest.mark.parametrize("operation", EXAMPLES)

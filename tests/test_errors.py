@@ -116,6 +116,7 @@ def test_a_wrong_method_is_a_405_outside_the_api_too(scene: Scene, path: str) ->
 
     assert is_problem(answer, 405, "method_not_allowed")
     assert "GET" in answer.headers["Allow"].split(", ")
+    assert answer.headers["Allow"] == scene.owner("OPTIONS", path).headers["Allow"]
 
 
 def test_a_problem_says_what_was_wrong_and_with_what(scene: Scene) -> None:

@@ -71,7 +71,7 @@ def render(problem: Problem) -> Response:
 def meant(error: HTTPException) -> Problem:
     """The problem that one of the framework's own errors stands for."""
     if isinstance(error, WrongMethod):
-        allow = sorted(error.valid_methods or ())
+        allow = sorted({*(error.valid_methods or ()), "OPTIONS"})  # which is answered everywhere
         return MethodNotAllowed(f"{request.method} is not possible here, but {', '.join(allow)}", allow=allow)
     if error.code == NotFound.status:
         return NotFound(f"there is nothing at {request.path}")
