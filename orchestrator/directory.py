@@ -12,10 +12,13 @@ from uuid_utils.compat import uuid7
 
 from orchestrator import access, cursors, idempotency, keys
 from orchestrator.errors import Conflict, Forbidden, Invalid, NotFound, Violation, no_agent
+from orchestrator.fields import is_uuid
 from orchestrator.idempotency import Once
 from orchestrator.keys import Caller
 from orchestrator.models import agent_types, agents, api_keys, issues, projects, users
 from orchestrator.states import KeyKind
+
+_HAS_PASSED = text("SELECT coalesce(CAST(:at AS timestamptz) <= now(), false)")
 
 Made = tuple[Row[Any], bool]
 """A row, and whether an earlier request with the same Idempotency-Key made it."""
@@ -92,10 +95,15 @@ def issue(db: Connection, caller: Caller, project_id: UUID, issue_id: UUID) -> R
 
 
 def create_key(db: Connection, caller: Caller, values: dict[str, Any]) -> tuple[Row[Any], str]:
-    """A new API key and its secret; for another user only where the caller is a superuser."""
+    """A new API key and its secret; for another user only where the caller is a superuser.
+
+    Raises Invalid for a user that there is not, and for a key that would be dead at its birth.
+    """
     user_id = _own_or_any(caller, values.pop("user_id", None))
     if db.execute(select(users.c.id).where(users.c.id == user_id)).one_or_none() is None:
         raise Invalid(Violation(f"there is no user {user_id}", "user_id"))
+    if db.execute(_HAS_PASSED, {"at": values.get("expires_at")}).scalar_one():
+        raise Invalid(Violation("must lie in the future", "expires_at"))
     return keys.issue(db, user_id, **values)
 
 
@@ -173,8 +181,10 @@ def _find(db: Connection, table: Table, id_: UUID, noun: str) -> Row[Any]:
 
 
 def _with_slug(values: dict[str, Any]) -> dict[str, Any]:
-    """Made from the name where none is given; a name without a Latin letter or digit gets a random one."""
+    """Made from the name where none is given; a name without a Latin letter or digit, or that reads as an id, gets a
+    random one."""
     made = re.sub(r"[^a-z0-9]+", "-", values["name"].lower()).strip("-")[:100].strip("-")
+    made = "" if is_uuid(made) else made
     return values | {"slug": values.get("slug") or made or secrets.token_hex(4)}
 
 

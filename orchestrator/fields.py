@@ -23,7 +23,11 @@ from orchestrator.errors import Violation
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-_EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s.]+")
+_EMAIL = re.compile(r"[^@\s]+@[^@\s.]+(\.[^@\s.]+)+")
+_TIME = re.compile(
+    r"\d{4}-\d\d-\d\dT([01]\d|2[0-3])(:[0-5]\d){2}(\.\d+)?(Z|[+-]([01]\d|2[0-3]):[0-5]\d)", re.ASCII | re.IGNORECASE
+)
+"""As in RFC 3339; Python's own parser takes most of ISO 8601, such as days of weeks. No leap seconds: it has none."""
 
 MEMORY_BYTES = 16 * 1024
 DECIMALS = 10
@@ -54,11 +58,16 @@ def violations(error: ValidationError) -> list[Violation]:
     return [Violation(_WORDS.get(e["type"]) or e["msg"], ".".join(map(str, e["loc"])) or None) for e in error.errors()]
 
 
+def is_uuid(text: str) -> bool:
+    """Whether it reads as an id."""
+    return _UUID.fullmatch(text) is not None
+
+
 def parse_uuid(value: Any) -> UUID:
     """A UUID in its canonical form, in any case; raises a ValueError for any other spelling."""
     if isinstance(value, UUID):
         return value
-    if isinstance(value, str) and _UUID.fullmatch(value):
+    if isinstance(value, str) and is_uuid(value):
         return UUID(value)
     raise wrong("must be a UUID in the form 8-4-4-4-12")
 
@@ -118,11 +127,10 @@ def _ten_decimals(value: Decimal) -> Decimal:
 def _parse_time(value: Any) -> Any:
     if isinstance(value, datetime):
         return value
-    if not isinstance(value, str):
+    if not isinstance(value, str) or not _TIME.fullmatch(value):
         raise wrong("must be a time as in RFC 3339, such as 2026-01-31T12:00:00Z")
     try:
-        time = datetime.fromisoformat(value)
-        return time.astimezone(UTC) if time.tzinfo else time
+        return datetime.fromisoformat(value.upper()).astimezone(UTC)
     except (ValueError, OverflowError):
         raise wrong("must be a time as in RFC 3339, such as 2026-01-31T12:00:00Z") from None
 
@@ -131,6 +139,12 @@ def _lower_email(value: str) -> str:
     if not _EMAIL.fullmatch(value):
         raise wrong("must be an e-mail address")
     return value.lower()
+
+
+def _no_id(value: str) -> str:
+    if is_uuid(value):
+        raise wrong("must not read as an id: what names a project or type by slug or id could not tell them apart")
+    return value
 
 
 def _refuse_null(value: Any) -> Any:
@@ -150,8 +164,8 @@ LAX = Field(strict=False)
 
 Id = Annotated[UUID, BeforeValidator(parse_uuid)]
 Name = Annotated[str, _text(100, least=1), AfterValidator(_no_control)]
-Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=100)]
-Email = Annotated[str, _text(254, least=3), AfterValidator(_lower_email)]
+Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=100), AfterValidator(_no_id)]
+Email = Annotated[str, _text(254, least=3), AfterValidator(_no_control), AfterValidator(_lower_email)]
 Task = Annotated[str, _text(2000)]
 Reference = Annotated[str, _text(500)]
 Session = Annotated[str, _text(255)]

@@ -131,10 +131,10 @@ def test_a_revoked_key_is_dead_within_a_second_and_listed_no_more(admin: Api) ->
 
 def test_a_key_expires_when_it_says(admin: Api) -> None:
     now = datetime.now(UTC)
-    ends = [(now + timedelta(hours=hours)).isoformat() for hours in (-1, 1)]
-    past, future = (made(admin.post("keys", {"name": "short", "expires_at": end})) for end in ends)
+    past, soon = [(now + timedelta(hours=hours)).isoformat() for hours in (-1, 1)]
+    future = made(admin.post("keys", {"name": "short", "expires_at": soon}))
 
-    assert Api(admin.client, past["key"]).get("me").status_code == 401
+    assert refusal(admin.post("keys", {"name": "dead", "expires_at": past})) == (422, "validation_error", "expires_at")
     assert Api(admin.client, future["key"]).get("me").status_code == 200
     sql("UPDATE api_keys SET expires_at = now() WHERE id = :id", id=future["id"])
     assert eventually(lambda: Api(admin.client, future["key"]).get("me").status_code == 401, SOON)
@@ -177,6 +177,13 @@ def test_a_name_without_latin_letters_gets_some_slug(admin: Api, thing: str) -> 
     slugs = {made(admin.post(thing, {"name": "群れ"}))["slug"] for _ in range(2)}
 
     assert len(slugs) == 2
+
+
+@pytest.mark.parametrize("thing", ["projects", "agent-types"])
+def test_a_name_that_reads_as_an_id_gets_another_slug(admin: Api, thing: str) -> None:
+    name = str(uuid4()).upper()
+
+    assert made(admin.post(thing, {"name": name}))["slug"] != name.lower()
 
 
 @pytest.mark.parametrize("thing", ["projects", "agent-types"])

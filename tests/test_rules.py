@@ -89,13 +89,37 @@ COST = (
         "",
     ],
 )
-OCCURRED = (
-    [ago(days=35, minutes=-1), ago(minutes=-4), ago(days=1), lambda: f"{now(ago())[:19]}Z", None],
-    [ago(days=35, minutes=1), ago(days=-1), "2026-01-31", "2026-01-31T12:00:00", "yesterday", 1_700_000_000, ""],
+DAY = (datetime.now(UTC) + timedelta(days=300)).date()
+NO_TIMES = [
+    f"{DAY:%G-W%V-%u}T10:00:00Z",
+    f"{DAY:%Y%m%d}T100000Z",
+    *(f"{DAY}{rest}" for rest in (
+        "T10:00Z", "T10Z", "T10:00:00,5Z", "T10:00:00.Z", "T24:00:00Z", "T10:00:60Z", "T10:00:00+0100", "T10:00:00+01",
+        "T10:00:00+01:00:00", "T10:00:00+24:00", "T10:00:00+01:60", " 10:00:00Z", "_10:00:00Z", "T10:00:00 Z",
+        "T١0:00:00Z",
+    )),
+    "2027-02-29T10:00:00Z", "0000-01-01T10:00:00Z",
+]  # fmt: skip
+"""What is not as in RFC 3339, though much of it is as in ISO 8601."""
+EXPIRES = (
+    [ago(days=-1), f"{DAY}t10:00:00z", f"{DAY}T23:59:59.1234567890+23:59", None],
+    ["tomorrow", 1, "2026-01-31T12:00:00", ago(minutes=1), *NO_TIMES],
 )
-SLUG = (["a", "a-b", "0", "x" * 100], ["", "A", "a_b", "-a", "a-", "a--b", "a b", "ä", "a\n", "x" * 101])
+OCCURRED = (
+    [ago(days=35, minutes=-1), ago(minutes=-4), ago(days=1), lambda: f"{now(ago())[:19]}Z",
+     lambda: f"{now(ago())[:19].lower()}.1234567890z", lambda: f"{now(ago())[:19]}-00:00", None],
+    [ago(days=35, minutes=1), ago(days=-1), "2026-01-31", "2026-01-31T12:00:00", "yesterday", 1_700_000_000, "",
+     lambda: f"{datetime.now(UTC):%G-W%V-%uT%H:%M:%SZ}"],
+)  # fmt: skip
+SLUG = (
+    ["a", "a-b", "0", "x" * 100, "0190d3a0-0000-7000-8000-00000000abc"],
+    ["", "A", "a_b", "-a", "a-", "a--b", "a b", "ä", "a\n", "x" * 101, "0190d3a0-0000-7000-8000-00000000abcd"],
+)
 BOOLEAN = ([True, False], [None, 0, 1, "true"])
-EMAIL = (["a@b.c", f"{'x' * 248}@b.co"], ["", "a", "@b.c", "a@b", "a b@c.d", "a@b.", f"{'x' * 251}@b.c", None])
+EMAIL = (
+    ["a@b.c", "a.b+c@d.e.f", f"{'x' * 248}@b.co"],
+    ["", "a", "@b.c", "a@b", "a b@c.d", "a@b.", f"{'x' * 251}@b.c", "a\x01@b.c", "a@b\x7f.c", "a@b..c", "a@.b.c", None],
+)
 ISSUE_STATUS = (["open", "in_progress", "in_review", "blocked", "closed"], ["", "Open", "done", None])
 ENTRY = {"report_id": (["x", "x" * 128, "🦄" * 128], ["", "x" * 129, None, 1]), "occurred_at": OCCURRED, "cost": COST,
          "tasks_completed": ([0, 10**6], [-1, 10**6 + 1, "1", 1.0]), "input_tokens": TOKENS, "output_tokens": TOKENS,
@@ -114,7 +138,7 @@ RULES: dict[str, dict[str, tuple[list[Any], list[Any]]]] = {
     "terminate_agent": {"reason": REASON},
     "create_user": {"email": EMAIL, "is_superuser": BOOLEAN},
     "change_user": {"is_active": ([True], BOOLEAN[1]), "is_superuser": ([False], BOOLEAN[1])},
-    "create_key": {"name": NAME, "expires_at": ([ago(days=-1), None], ["tomorrow", 1, "2026-01-31T12:00:00"])},
+    "create_key": {"name": NAME, "expires_at": EXPIRES},
     "create_project": {"name": NAME, "slug": SLUG, "owner_id": ([None], ["x", "", 1])},
     "change_project": {"name": NAME, "status": (["archived", "active"], ["", "gone", None]),
                        "owner_id": ([], ["x", None])},
