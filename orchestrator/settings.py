@@ -79,6 +79,10 @@ def _flower_url(url: str | None) -> str | None:
     return url
 
 
+def _without_brackets(host: str) -> str:
+    return host[1:-1] if host.startswith("[") and host.endswith("]") else host
+
+
 def _failpoints(folder: Path | None, info: ValidationInfo) -> Path | None:
     if folder is not None and not info.data.get("testing"):
         raise ValueError("is for tests alone; leave it unset")
@@ -111,7 +115,9 @@ class Settings(BaseSettings):
 
     home: Path = Field(default_factory=lambda: Path(platformdirs.user_data_dir("orch")))
     """Where the embedded servers keep their data and the first start puts `admin.key`."""
-    host: str = Field(default="127.0.0.1", pattern=r"^\S+$", description="an address of this machine")
+    host: Annotated[str, AfterValidator(_without_brackets)] = Field(
+        default="127.0.0.1", pattern=r"^\S+$", description="an address of this machine"
+    )
     port: int = Field(default=8080, ge=1, le=65535)
     flower_port: int = Field(default=5555, ge=0, le=65535)
     """0 switches Flower off."""
@@ -144,6 +150,11 @@ class Settings(BaseSettings):
     """Whether this is a test of the system itself, which may break it on purpose."""
     failpoints: Annotated[Path | None, AfterValidator(_failpoints)] = Field(default=None, repr=False)
     """Where a test says what is to go wrong."""
+
+
+def address(host: str, port: int) -> str:
+    """Both in one, as URLs have them: an address of IPv6 is in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 @cache

@@ -22,7 +22,7 @@ from orchestrator.embedded import Postgres, Valkey
 from orchestrator.limits import limits
 from orchestrator.pulse import Watch
 from orchestrator.runner import Keeper, Program, clear_away
-from orchestrator.settings import Settings, SettingsError
+from orchestrator.settings import Settings, SettingsError, address
 
 READY_SECONDS = 60
 
@@ -180,7 +180,7 @@ def _pulse(settings: Settings) -> Path:
 
 def _announce(settings: Settings, servers: Servers, began: float) -> None:
     """Say where everything is once it works."""
-    url = f"http://{settings.host}:{settings.port}"
+    url = f"http://{address(settings.host, settings.port)}"
     while not _is_ready(url):
         if time.monotonic() - began > READY_SECONDS:
             print(f"Not ready after {READY_SECONDS} s; {url}/readyz says why", flush=True)
@@ -229,14 +229,15 @@ def _check_ports(settings: Settings) -> None:
 
 
 def _check_port(name: str, host: str, port: int) -> None:
-    with socket.socket() as probe:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise SettingsError(f"port {port} is taken; set {name} to a free one") from None
-            raise SettingsError(f"cannot listen on {host}:{port}: {error.strerror}; set ORCH_HOST or {name}") from None
+            where = address(host, port)
+            raise SettingsError(f"cannot listen on {where}: {error.strerror}; set ORCH_HOST or {name}") from None
 
 
 def _emptied(folder: Path) -> Path:

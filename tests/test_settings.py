@@ -120,7 +120,7 @@ def test_a_log_level_is_one_of_four_words(read: Read, wrong: str) -> None:
 
 
 def test_a_host_has_no_space(read: Read) -> None:
-    assert read(host="::1").host == "::1"
+    assert read(host="::1").host == read(host="[::1]").host == "::1"
     assert refusal(read, host="here or there") == "ORCH_HOST must be an address of this machine, not 'here or there'"
 
 

@@ -319,3 +319,28 @@ def test_under_nohup_the_end_of_a_terminal_stops_nothing(tmp_path: Path) -> None
             [*start, sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, check=True, capture_output=True, text=True
         )
         assert said.stdout == ignored
+
+
+def has_ipv6() -> bool:
+    """Whether this machine can listen on ::1."""
+    with socket.socket(socket.AF_INET6) as probe, suppress(OSError):
+        probe.bind(("::1", 0))
+        return True
+    return False
+
+
+@pytest.mark.skipif(not socket.has_ipv6 or not has_ipv6(), reason="this machine has no ::1")
+def test_it_listens_on_an_address_of_ipv6_and_says_it_in_brackets(own_home: Path) -> None:
+    stack = Stack.start(own_home, ORCH_HOST="::1")
+    try:
+        stack.ready()
+        url = f"http://[::1]:{stack.port}"
+        second = Stack.start(own_home.parent / "second", stack.port, ORCH_HOST="::1")
+
+        assert httpx2.get(f"{url}/readyz").is_success
+        assert f"API      {url}/api/v1, described at {url}/docs" in stack.said()
+        assert re.search(rf"^Console  {re.escape(url)}/", stack.said(), re.MULTILINE)
+        assert second.process.wait(timeout=40) == 1
+        assert second.said() == f"orch up: port {stack.port} is taken; set ORCH_PORT to a free one\n"
+    finally:
+        stack.stop()

@@ -8,9 +8,9 @@ from typing import Any
 from prometheus_client import multiprocess
 
 import web  # noqa: F401  # before the fork: once for all processes, and one that died is back at once
-from orchestrator.settings import settings
+from orchestrator.settings import address, settings
 
-bind = f"{settings().host}:{settings().port}"
+bind = address(settings().host, settings().port)
 worker_class = "web.worker.Worker"
 workers = settings().web_processes
 threads = settings().web_threads
