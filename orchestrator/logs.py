@@ -24,33 +24,38 @@ _NAMING = ("23", "42")
 
 def configure(process: str) -> None:
     """Send every log line of this process, ours and the libraries', to standard error as JSON, with its name."""
-
-    def name(_: Any, __: str, line: structlog.types.EventDict) -> structlog.types.EventDict:
-        line["process"] = process
-        return line
-
-    shared = [*_SHARED, name]
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[*_shared(process), structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.ExceptionRenderer(_trace),
-                structlog.processors.JSONRenderer(),
-            ],
-        )
-    )
+    handler.setFormatter(formatter(process))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("orchestrator").setLevel(settings().log_level.upper())
+
+
+def formatter(process: str) -> logging.Formatter:
+    """What makes a JSON object of a line, with the name of the process it is from."""
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=_shared(process),
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            structlog.processors.ExceptionRenderer(_trace),
+            structlog.processors.JSONRenderer(),
+        ],
+    )
+
+
+def _shared(process: str) -> list[structlog.types.Processor]:
+    def name(_: Any, __: str, line: structlog.types.EventDict) -> structlog.types.EventDict:
+        line["process"] = process
+        return line
+
+    return [*_SHARED, name]
 
 
 def cause(error: BaseException) -> dict[str, Any]:

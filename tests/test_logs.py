@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 from uuid import uuid4
 
@@ -35,8 +36,8 @@ class Journal:
         return self.web.log.read_bytes()[self.begin :].decode()
 
     def lines(self, **wanted: Any) -> list[Line]:
-        """The lines, each a JSON object but for the server's own few at its start, that have these values."""
-        read = [json.loads(line) for line in self.text.splitlines() if "[INFO]" not in line]
+        """The lines, each a JSON object, that have these values."""
+        read = [json.loads(line) for line in self.text.splitlines()]
         return [line for line in read if wanted.items() <= line.items()]
 
 
@@ -80,6 +81,47 @@ def test_each_line_of_the_log_is_an_object_that_names_its_request(journal: Journ
     assert [(line["level"], line["status"]) for line in journal.lines(request_id="req-refused")] == [("warning", 404)]
     assert [(line["level"], line["status"]) for line in journal.lines(request_id=unnamed)] == [("warning", 401)]
     assert all(line["timestamp"].endswith("Z") and line["process"] == "web" for line in journal.lines())
+
+
+def test_the_servers_own_lines_are_objects_too(talkative: Journal) -> None:
+    told = {line["event"].partition(":")[0]: line for line in talkative.lines(level="info")}
+
+    assert {"Listening at", "Booting worker with pid"} <= told.keys()
+    assert all(line["timestamp"].endswith("Z") and line["process"] == "web" for line in told.values())
+
+
+@pytest.mark.parametrize(
+    "request_line",
+    [b"GET /login?secret-word HTTP/1.1 x", b"secret-word", b"GET / secret-word", b"secret;word / HTTP/1.1"],
+)
+def test_what_is_no_http_is_logged_without_what_was_sent(journal: Journal, request_line: bytes) -> None:
+    reply = journal.web.ask(request_line, None, b"secret-word")
+
+    assert reply.status_code == 400
+    (line,) = journal.lines(event="Invalid request from ip=127.0.0.1")
+    (ours,) = journal.lines(event="refused")
+    assert (line["level"], line["process"], ours["level"], ours["status"]) == ("warning", "web", "warning", 400)
+    assert "secret" not in journal.text
+
+
+def test_an_error_of_the_servers_own_is_logged_without_the_address_that_was_asked_for() -> None:
+    say = """
+        from gunicorn.config import Config
+        from web.server_log import ServerLog
+        log = ServerLog(Config())
+        try:
+            raise RuntimeError("broken")
+        except RuntimeError:
+            log.exception("Error handling request %s %s", "GET", "/login?secret-word")
+    """
+    ended = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", dedent(say)], check=True, capture_output=True, text=True, cwd=ROOT
+    )
+
+    line = json.loads(ended.stderr)
+    assert (line["level"], line["event"]) == ("error", "Error handling request")
+    assert "RuntimeError: broken" in line["exception"]
+    assert "secret" not in ended.stderr
 
 
 def test_what_is_only_answered_again_is_not_logged_as_accepted_again(journal: Journal) -> None:

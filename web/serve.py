@@ -12,6 +12,7 @@ from orchestrator.settings import address, settings
 
 bind = address(settings().host, settings().port)
 worker_class = "web.worker.Worker"
+logger_class = "web.server_log.ServerLog"
 workers = settings().web_processes
 threads = settings().web_threads
 limit_request_line = 8190  # as long as gunicorn allows: filters of lists are in it
