@@ -1,12 +1,18 @@
 """The pulse of a worker: when it last took a message from each queue. A worker that answers every ping and takes
 nothing is deaf: that happens where its connection to Redis breaks at a bad moment, and only a new start helps.
 
-`python -m orchestrator.pulse` is the health check of a worker with the same environment.
+`python -m orchestrator.pulse` is the health check of a worker with the same environment, and `python -m
+orchestrator.pulse COMMAND…` runs a worker that is killed once it is deaf: what restarts a container that ends does not
+restart one that is unhealthy.
 """
 
+import os
+import signal
+import sys
 import time
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from redis import Redis, RedisError
 
@@ -17,6 +23,12 @@ QUEUES = ("commands", "upkeep")
 """What a worker takes from; a canary is sent through each every ten seconds."""
 
 PATIENCE_SECONDS = 2.0
+PARENT_SECONDS = 0.2
+"""How soon a watcher notices that its worker has ended."""
+
+LOOKS, START_SECONDS = 9, 20
+"""How often a worker's pulse is looked at before it is called deaf; how much longer one may take that has just been
+started."""
 
 
 def note(folder: Path, queue: str) -> None:
@@ -42,6 +54,11 @@ class Watch:
         self._folder, self._client = folder, _client(redis_url)
         self._looks, self._more_at_first = looks, more_at_first
         self.begin_anew()
+
+    @classmethod
+    def over(cls, folder: Path, redis_url: str, seconds: float) -> Self:
+        """One for whom a worker is deaf after so many seconds, where each look comes a `LOOKS`th of them later."""
+        return cls(folder, redis_url, looks=LOOKS, more_at_first=round(START_SECONDS * LOOKS / seconds))
 
     def begin_anew(self) -> None:
         """Look at another worker from now on, or at one that has to find its way back."""
@@ -81,10 +98,55 @@ def _waiting(client: Any) -> list[str] | None:
 
 
 def main() -> None:
-    """End with 1 and a sentence where messages wait and none was taken for ORCH_DEAF_AFTER seconds."""
-    folder, seconds = settings().pulse, settings().deaf_after
+    """The health check; or, with a command, that command, watched."""
+    folder, command = settings().pulse, sys.argv[1:]
     if folder is None:
         raise SystemExit("ORCH_PULSE is not set; it is the folder in which the worker notes what it takes")
+    if command:
+        _run_watched(command, folder)
+    else:
+        _check(folder)
+
+
+def _run_watched(command: list[str], folder: Path) -> None:
+    """Become the command: its signals and its end are its own. The child that looks on ends it, or ends with it."""
+    watch = Watch.over(folder, redis_url(), settings().deaf_after)
+    worker = os.getpid()
+    if not os.fork():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the worker
+        _end_when_deaf(worker, watch)
+        return
+    try:
+        os.execvp(command[0], command)  # noqa: S606  # the command is the operator's own
+    except OSError as error:
+        raise SystemExit(f"cannot run {command[0]}: {error.strerror}") from None
+
+
+def _end_when_deaf(worker: int, watch: Watch) -> None:
+    from orchestrator import logs  # noqa: PLC0415  # slow to import, and the health check would do it every few seconds
+
+    logs.configure("pulse")
+    while _lives_on(worker, settings().deaf_after / LOOKS):
+        if queues := watch.deaf():
+            logs.logger("pulse").error("deaf", queues=queues)
+            with suppress(ProcessLookupError):
+                os.kill(worker, signal.SIGKILL)  # it may stand still, and would hear nothing else
+            return
+
+
+def _lives_on(worker: int, seconds: float) -> bool:
+    """Whether our parent is still the worker after so many seconds; told at once where it is not."""
+    until = time.monotonic() + seconds
+    while os.getppid() == worker:
+        if time.monotonic() >= until:
+            return True
+        time.sleep(PARENT_SECONDS)
+    return False
+
+
+def _check(folder: Path) -> None:
+    """End with 1 and a sentence where messages wait and none was taken for ORCH_DEAF_AFTER seconds."""
+    seconds = settings().deaf_after
     for queue in _waiting(_client(redis_url())) or ():
         if time.time() - taken_at(folder, queue) > seconds:
             raise SystemExit(f"nothing was taken from {queue} for {seconds:g} s, and something waits there")

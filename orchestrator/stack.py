@@ -20,17 +20,13 @@ from threading import Event, Thread
 from orchestrator.bootstrap import prepare, sign_in_link
 from orchestrator.embedded import Postgres, Valkey
 from orchestrator.limits import limits
-from orchestrator.pulse import Watch
+from orchestrator.pulse import LOOKS, Watch
 from orchestrator.runner import Keeper, Program, clear_away
 from orchestrator.settings import Settings, SettingsError, address
 
 READY_SECONDS = 60
 
 WEB = ["gunicorn", "-c", "python:web.serve", "web:create_app()", "--graceful-timeout", "2"]  # all must end within 10 s
-
-LOOKS, START_SECONDS = 9, 20
-"""How often the worker's pulse is looked at before it is called deaf; how much longer one may take that has just been
-started."""
 
 WATCHERS = {"beat", "flower"}
 """What only looks on, or does what others do as well: it stands back, at the start above all, when all want the CPU."""
@@ -160,7 +156,7 @@ def _flower_access(settings: Settings) -> dict[str, str]:
 def _listen(settings: Settings, servers: Servers, keeper: Keeper) -> None:
     """Start the worker again once it is deaf. Its tasks are in PostgreSQL: nothing is lost by it."""
     pause = settings.deaf_after / LOOKS
-    watch = Watch(_pulse(settings), servers.redis_url, looks=LOOKS, more_at_first=round(START_SECONDS / pause))
+    watch = Watch.over(_pulse(settings), servers.redis_url, settings.deaf_after)
     note, known = settings.home / "run" / "worker.json", ""
     while not keeper.stopping:
         time.sleep(pause)

@@ -147,6 +147,14 @@ def test_every_service_is_watched_and_every_password_comes_from_outside() -> Non
         assert not found or found.startswith("${POSTGRES_PASSWORD:?"), found
 
 
+def test_a_worker_that_is_deaf_ends_and_is_started_again() -> None:
+    worker = SERVICES["worker"]
+
+    assert worker["command"][:4] == ["python", "-m", "orchestrator.pulse", "celery"]
+    assert worker["restart"] == "unless-stopped", "an engine starts again what has ended, not what is unhealthy"
+    assert "ORCH_PULSE" in worker["environment"]
+
+
 def test_the_image_has_what_every_command_needs() -> None:
     copied = set(
         shlex.split(" ".join(re.findall(r"^COPY (?!--)(.*)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)))

@@ -1,14 +1,16 @@
 """A deaf worker, which answers pings and takes no messages, is found and started again; one without Redis is let be."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
@@ -86,6 +88,84 @@ def test_a_deaf_worker_is_started_again_and_one_whose_redis_is_away_is_not(
     time.sleep(SECONDS)
 
     assert stack.pid("worker") == worker.pid, stack.said()[-20_000:]
+
+
+@contextmanager
+def watched(way: Proxy, own_redis: OwnRedis, folder: Path) -> Iterator[psutil.Popen]:
+    """A worker as the containers start it, that has just taken something; its log is `watched.log`."""
+    url = own_redis.url.replace(f":{urlsplit(own_redis.url).port}/", f":{way.port}/")
+    env = {"ORCH_PULSE": str(folder / "pulse"), "ORCH_DEAF_AFTER": str(SECONDS), "ORCH_REDIS_URL": url}
+    command = [sys.executable, "-m", "orchestrator.pulse", *CELERY, "worker", "-Q", "commands,upkeep", "-c", "1"]
+    with (folder / "watched.log").open("ab") as log:
+        worker = psutil.Popen(
+            [*command, "-l", "warning"],
+            cwd=ROOT,
+            env=os.environ | env,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        send()
+        eventually(lambda: min(pulse.taken_at(folder / "pulse", queue) for queue in QUEUES), 40)
+        yield worker
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(worker.pid, signal.SIGKILL)
+        worker.wait(timeout=10)
+
+
+def send() -> None:
+    """A message for each queue."""
+    for queue in QUEUES:
+        subprocess.run([*CELERY, "call", "orchestrator.canary", f"--queue={queue}"], cwd=ROOT, check=True)
+
+
+@pytest.mark.parametrize("deafen", [frozen, half_open])
+def test_a_container_ends_with_its_deaf_worker(
+    project: Project, own_redis: OwnRedis, way: Proxy, tmp_path: Path, deafen: Callable[..., Any]
+) -> None:
+    del project
+    with watched(way, own_redis, tmp_path) as worker, deafen(worker, way):
+        send()
+
+        assert worker.wait(timeout=60) == -signal.SIGKILL
+
+    said = [json.loads(line) for line in (tmp_path / "watched.log").read_text().splitlines() if '"deaf"' in line]
+    assert [(line["level"], line["process"]) for line in said] == [("error", "pulse")]
+    assert set(said[0]["queues"]) <= set(QUEUES)
+
+
+def test_a_watched_worker_outlives_its_redis_and_its_watcher_ends_with_it(
+    project: Project, own_redis: OwnRedis, way: Proxy, tmp_path: Path
+) -> None:
+    del project
+    with watched(way, own_redis, tmp_path) as worker:
+        [watcher] = [child for child in worker.children() if "orchestrator.pulse" in child.cmdline()]
+        own_redis.stop()
+        time.sleep(2 * SECONDS)
+        own_redis.begin()
+        began = time.time()
+        send()
+        eventually(lambda: min(pulse.taken_at(tmp_path / "pulse", queue) for queue in QUEUES) > began, 40)
+        worker.terminate()
+
+        assert worker.wait(timeout=30) == 0
+        eventually(lambda: not watcher.is_running(), 5)
+
+
+@pytest.mark.usefixtures("world")
+def test_a_watched_command_that_there_is_not_is_one_sentence(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "orchestrator.pulse", "no-such-program"],
+        cwd=ROOT,
+        env=os.environ | {"ORCH_PULSE": str(tmp_path)},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+
+    assert (ended.returncode, ended.stderr) == (1, "cannot run no-such-program: No such file or directory\n")
 
 
 def test_a_worker_notes_each_queue_from_which_it_takes(project: Project, own_redis: OwnRedis, tmp_path: Path) -> None:
