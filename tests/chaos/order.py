@@ -1,10 +1,10 @@
 """In which order commands were applied: versions without a gap, and never against the order of time."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from operator import attrgetter
 
-from tests.chaos.evidence import Evidence, Sent, Violation, dense
+from tests.chaos.evidence import Evidence, Known, Sent, Violation, dense
 
 
 def versions(evidence: Evidence) -> Iterator[Violation]:
@@ -25,23 +25,49 @@ def versions(evidence: Evidence) -> Iterator[Violation]:
 
 
 def order(evidence: Evidence) -> Iterator[Violation]:
-    """A command that was answered before another one was sent, and applied after it.
+    """A command that was answered before another one was sent, and applied after it; or one that was sent after its
+    agent was known to have reached a version, and came to it or beneath it.
 
     A command is refused, or changes nothing, at some version; one that has an event makes the next one. So whatever
-    came before an event has a lower version than it, and whatever came before anything else has no higher one.
+    came before an event has a lower version than it, and whatever came before anything else has no higher one. And
+    what was known of an agent before a command was sent had come before it.
     """
     for agent, found in evidence.of_agent.items():
-        closed = [sent for sent in found if sent.command["version"] is not None]
-        replied = sorted(closed, key=attrgetter("replied"))
-        before, latest = 0, None
-        for sent in sorted(closed, key=attrgetter("first")):
-            while before < len(replied) and replied[before].replied < sent.first:
-                if latest is None or replied[before].command["version"] >= latest.command["version"]:
-                    latest = replied[before]
-                before += 1
-            highest = sent.command["version"] - (sent.event is not None)
-            if latest is not None and latest.command["version"] > highest:
-                yield _against_time(agent, latest, sent)
+        closed = sorted((sent for sent in found if sent.command["version"] is not None), key=attrgetter("first"))
+        yield from _after_replies(agent, closed)
+        yield from _after_looks(agent, closed, evidence.known.get(agent, ()))
+
+
+def _after_replies(agent: str, closed: Iterable[Sent]) -> Iterator[Violation]:
+    replied = sorted(closed, key=attrgetter("replied"))
+    before, latest = 0, None
+    for sent in closed:
+        while before < len(replied) and replied[before].replied < sent.first:
+            if latest is None or replied[before].command["version"] >= latest.command["version"]:
+                latest = replied[before]
+            before += 1
+        if latest is not None and latest.command["version"] > _highest_before(sent):
+            yield _against_time(agent, latest, sent)
+
+
+def _after_looks(agent: str, closed: Iterable[Sent], known: Sequence[Known]) -> Iterator[Violation]:
+    at, highest = 0, None
+    for sent in closed:
+        while at < len(known) and known[at].t1 < sent.first:
+            if highest is None or known[at].version > highest.version:
+                highest = known[at]
+            at += 1
+        if highest is not None and highest.version > _highest_before(sent):
+            sentence = (
+                f"version {highest.version} was known before {sent.command['reason']} was sent, "
+                f"and that came at version {sent.command['version']}"
+            )
+            yield Violation("order", sentence, agent, (highest.call, *sent.calls))
+
+
+def _highest_before(sent: Sent) -> int:
+    """The version that its agent had when it came."""
+    return int(sent.command["version"]) - (sent.event is not None)
 
 
 def _against_time(agent: str, first: Sent, second: Sent) -> Violation:
