@@ -45,6 +45,20 @@ def match_one_more(draft: Draft) -> None:
     draft.change(call, answer=call.answer | {"count": call.answer["count"] + 1})
 
 
+def tell_of_fewer(draft: Draft) -> None:
+    call = next(draft.answered("bulk", 202))
+    draft.change(
+        call, answer=call.answer | {"accepted": call.answer["accepted"] - 1, "items": call.answer["items"][1:]}
+    )
+
+
+def take_others(draft: Draft) -> None:
+    """The filter named nobody whom it took."""
+    taken = next(one for one in draft.answered("by_filter", 202) if one.answer["count"])
+    for call in [one for one in draft.calls if one.key == taken.key]:
+        draft.change(call, sent={"body": call.sent["body"] | {"filter": {"q": "nobody"}}})
+
+
 def give_up(draft: Draft) -> None:
     next(draft.commands("rejected"))["state"] = "dead"
 
@@ -178,6 +192,8 @@ BREAKAGES: dict[Break, str] = {
     double_command: "duplicated",
     double_event: "duplicated",
     match_one_more: "duplicated",
+    tell_of_fewer: "bulk",
+    take_others: "matching",
     give_up: "dead",
     refuse_applied: "answers",
     keep_cancelled: "answers",

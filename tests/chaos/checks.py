@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from tests.chaos import books, commands, leases, limits, order, reads, recovery, replay, whole
+from tests.chaos import batches, books, commands, leases, limits, order, reads, recovery, replay, whole
 from tests.chaos.evidence import Evidence, Violation, gather
 from tests.chaos.history import History
 
@@ -48,6 +48,8 @@ CHECKS: tuple[Check, ...] = (
     commands.answers,
     commands.cancelled,
     commands.idempotency,
+    batches.bulk,
+    batches.matching,
     order.versions,
     order.order,
     order.if_match,

@@ -44,7 +44,7 @@ def _as_sent(sent: Sent, request: Request, verb: str) -> bool:
 
 
 def _refused_items(evidence: Evidence) -> Iterator[Violation]:
-    for request, call in _answered(evidence, "bulk"):
+    for request, call in answered(evidence, "bulk"):
         for item in call.answer["items"]:
             key = f"{request.key}#{item['index']}"
             if item["command_id"] is None and key in evidence.of_key:
@@ -58,7 +58,7 @@ def duplicated(evidence: Evidence) -> Iterator[Violation]:
         named = len({sent.command["agent_id"] for sent in found}) if of_filter else 1
         if len(found) > named:
             yield _of(found[0], "duplicated", f"is one of {len(found)} of {key}")
-    for request, call in _answered(evidence, "by_filter"):
+    for request, call in answered(evidence, "by_filter"):
         number = len(evidence.of_key.get(request.key, ()))
         if number != call.answer["count"]:
             sentence = f"{request.key} matched {call.answer['count']} agents, and made {number} commands"
@@ -161,7 +161,7 @@ def _promised(request: Request) -> Iterable[str]:
     return []
 
 
-def _answered(evidence: Evidence, op: str) -> Iterator[tuple[Request, Call]]:
+def answered(evidence: Evidence, op: str) -> Iterator[tuple[Request, Call]]:
     """The requests of an operation that were answered well, each with its first such answer."""
     for request in evidence.requests.values():
         if request.op == op:

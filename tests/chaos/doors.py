@@ -53,7 +53,7 @@ class Server(Fleet):
         return 202, {"batch_id": call.key, "accepted": len(items), "refused": 0, "items": items}
 
     def _by_filter(self, call: Call, _: int) -> Answer:
-        order, wanted = ordered(_request(call)), call.sent["body"]["filter"]["status"]
+        order, wanted = ordered(_request(call)), call.sent["body"]["filter"].get("status")
         assert order is not None
         matching = [subject for subject in self.subjects.values() if subject.life.status == wanted]
         for subject in matching:

@@ -36,10 +36,10 @@ def reads(evidence: Evidence) -> Iterator[Violation]:
 def falls(evidence: Evidence) -> Iterator[Violation]:
     """A version that was shown, and is lower than one that was known before the call began. (Calls that overlap may
     see either.)"""
-    for agent, looks in _looks(evidence).items():
+    for agent, seen in looks(evidence).items():
         known, at = evidence.known.get(agent, []), 0
         highest = None
-        for look in looks:
+        for look in seen:
             while at < len(known) and known[at].t1 < look.call.t0:
                 if highest is None or known[at].version > highest.version:
                     highest = known[at]
@@ -49,7 +49,7 @@ def falls(evidence: Evidence) -> Iterator[Violation]:
                 yield Violation("falls", sentence, agent, (highest.call, look.call))
 
 
-def _looks(evidence: Evidence) -> dict[str, list[Look]]:
+def looks(evidence: Evidence) -> dict[str, list[Look]]:
     """By agent, in the order in which they began."""
     found: dict[str, list[Look]] = defaultdict(list)
     for call in evidence.history.calls:
