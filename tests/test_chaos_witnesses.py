@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.chaos.history import Call
-from tests.chaos.tales import Tale
+from tests.chaos.tales import NOBODY_KNOWS, Tale
 
 
 def test_a_version_that_was_shown_before_its_command_was_sent_is_found() -> None:
@@ -166,3 +166,41 @@ def test_whether_a_filter_takes_one_that_changes_meanwhile_is_open() -> None:
 
     assert (none.answer["count"], some.answer["count"]) == (0, 1)
     assert tale.accused() == set()
+
+
+def _leased(tale: Tale, *beats: float) -> list[Call]:
+    """Beats of an agent whose process got its lease, of five seconds, after one."""
+    agent = tale.spawn(0)
+    tale.ask("lease", 1, agent=agent, body={"holder": "me", "ttl": 5})
+    return [tale.ask("beat", t0, agent=agent, body={"epoch": 1}) for t0 in beats]
+
+
+def test_a_beat_that_is_heard_after_too_long_a_silence_is_found() -> None:
+    tale = Tale()
+    _, last = _leased(tale, 3, 9)
+    assert last.status == 200
+    assert tale.accused() == set()
+
+    tale.change(last, t0=10, t1=10.1)
+
+    assert tale.accused() == {"leases"}
+
+
+@pytest.mark.parametrize("unknown", [NOBODY_KNOWS, {"status": 503}])
+def test_a_beat_of_which_nobody_knows_may_have_been_heard(unknown: dict[str, Any]) -> None:
+    tale = Tale()
+    _, middle, late = _leased(tale, 3, 9, 15)
+    assert late.status == 200
+
+    tale.change(middle, **unknown)
+
+    assert tale.accused() == set()
+
+
+def test_a_beat_that_was_refused_keeps_no_lease() -> None:
+    tale = Tale()
+    middle, _ = _leased(tale, 6, 12)
+
+    tale.change(middle, status=409, answer={"directive": "continue", "version": 1})
+
+    assert tale.accused() == {"leases"}

@@ -18,15 +18,34 @@ ALLOWED = dict.fromkeys(("idle", "working", "waiting"), ("continue", "pause", "t
 """What a process can be told while its agent has this status; a stop may wait in the mailbox, too."""
 
 
+SLACK = SECOND // 10
+"""By so much a client's clock and the database's may differ over a lease's silence."""
+
+
 @dataclass(slots=True)
 class Office:
-    """What concerns the processes of one agent: all calls as they began, and the stops."""
+    """What concerns the processes of one agent: all calls as they began, and the stops. A lease that was `asked` for was
+    granted or not; of the `lost` beats nobody knows whether they were heard, and the `fenced` ones were not."""
 
     agent: str
+    asked: list[Call] = field(default_factory=list)
     grants: list[Call] = field(default_factory=list)
     beats: list[Call] = field(default_factory=list)
+    lost: list[Call] = field(default_factory=list)
+    fenced: list[Call] = field(default_factory=list)
     releases: list[Call] = field(default_factory=list)
     stops: list[Sent] = field(default_factory=list)
+
+    def add(self, call: Call) -> None:
+        """One more call, that began later than the others."""
+        if call.op == "lease":
+            self.asked.append(call)
+        if call.op == "release":
+            self.releases.append(call)
+        elif call.outcome == "ok":
+            (self.grants if call.op == "lease" else self.beats).append(call)
+        elif call.op == "beat":
+            (self.lost if call.outcome == "unknown" else self.fenced).append(call)
 
 
 class Ending(NamedTuple):
@@ -43,21 +62,20 @@ def offices(evidence: Evidence) -> Iterable[Office]:
     for call in evidence.history.calls:
         if call.op in ("lease", "beat", "release") and call.agent is not None:
             office = found.setdefault(call.agent, Office(call.agent))
-            if call.op == "release":
-                office.releases.append(call)
-            elif call.outcome == "ok":
-                (office.grants if call.op == "lease" else office.beats).append(call)
+            office.add(call)
     for office in found.values():
         office.stops = [sent for sent in evidence.of_agent.get(office.agent, ()) if sent.stops]
     return found.values()
 
 
 def leases(evidence: Evidence) -> Iterator[Violation]:
-    """Epochs that did not rise; a beat that was heard although its epoch was known to be over; a lease that was granted
-    while another holder's was alive; and a process that was told to go on although its agent was stopped."""
+    """Epochs that did not rise; a beat that was heard although its epoch was known to be over, or its lease had been
+    silent for too long; a lease that was granted while another holder's was alive; and a process that was told to go on
+    although its agent was stopped."""
     for office in offices(evidence):
         yield from _not_rising(office)
         yield from _heard_too_late(office)
+        yield from _heard_after_silence(office)
         yield from _two_holders(office)
         lives = evidence.lives.get(office.agent)
         if lives is not None:
@@ -83,19 +101,25 @@ def _not_rising(office: Office) -> Iterator[Violation]:
 
 
 def _heard_too_late(office: Office) -> Iterator[Violation]:
-    """An epoch is over when a higher one was granted, it was given back, or an immediate stop was accepted."""
+    for beat, last in too_late(office, office.beats):
+        sentence = f"a beat of epoch {_epoch(beat)} was heard, and {last.epoch} was over"
+        yield Violation("leases", sentence, office.agent, (*last.calls, beat))
+
+
+def too_late(office: Office, beats: Iterable[Call]) -> Iterator[tuple[Call, Ending]]:
+    """Of these beats, as they began, those that began when their epoch was over: when a higher one was granted, it was
+    given back, or an immediate stop was accepted."""
     endings = [Ending(_end(grant), _epoch(grant) - 1, (grant,)) for grant in office.grants]
     endings += [Ending(_end(call), _epoch(call), (call,)) for call in office.releases if call.outcome == "ok"]
     endings += _fences(office)
     endings.sort(key=lambda ending: ending.at)
     last, at = Ending(0, 0, ()), 0
-    for beat in office.beats:
+    for beat in beats:
         while at < len(endings) and endings[at].at < beat.t0:
             last = max(last, endings[at], key=lambda ending: ending.epoch)
             at += 1
         if _epoch(beat) <= last.epoch:
-            sentence = f"a beat of epoch {_epoch(beat)} was heard, and {last.epoch} was over"
-            yield Violation("leases", sentence, office.agent, (*last.calls, beat))
+            yield beat, last
 
 
 def _fences(office: Office) -> Iterator[Ending]:
@@ -108,6 +132,22 @@ def _fences(office: Office) -> Iterator[Ending]:
             at += 1
         if stop.order is not None and stop.order.wanted.get("mode") == "immediate" and stop.replied < NEVER:
             yield Ending(stop.replied, highest, stop.calls)
+
+
+def _heard_after_silence(office: Office) -> Iterator[Violation]:
+    """A lease is lost when it has not been heard for four thirds of its ttl. It was heard last when the latest of its
+    grant and beats was answered, at most; a beat that was not answered may be heard whenever it likes."""
+    latest = {_epoch(grant): grant for grant in office.grants}
+    lasts = {epoch: int(_body(grant, "ttl") or 30) * SECOND * 4 // 3 for epoch, grant in latest.items()}
+    for beat in sorted([*office.beats, *office.lost], key=lambda beat: beat.t0):
+        last = latest.get(_epoch(beat))
+        if last is None:
+            continue
+        silent = beat.t0 - _end(last)
+        if beat.outcome == "ok" and silent > lasts[_epoch(beat)] + SLACK:
+            sentence = f"a beat of epoch {_epoch(beat)} was heard after {silent / SECOND:.1f} s of silence"
+            yield Violation("leases", sentence, office.agent, (last, beat))
+        latest[_epoch(beat)] = max(last, beat, key=_end)
 
 
 def _two_holders(office: Office) -> Iterator[Violation]:
