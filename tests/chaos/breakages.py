@@ -154,6 +154,13 @@ def let_process_pause(draft: Draft) -> None:
     command["actor"] = {"type": "agent", "id": None}
 
 
+def speak_for_process(draft: Draft) -> None:
+    """What a client ordered is told to be a process's doing, which said nothing of the kind."""
+    event = next(event for event in draft.events("update") if "current_task" in event["changes"])
+    command = next(one for one in draft.final.commands if one["id"] == event["command_id"])
+    command["actor"] = {"type": "agent", "id": None}
+
+
 def rename_in_the_end(draft: Draft) -> None:
     draft.final.agents[0]["name"] = "another"
 
@@ -213,6 +220,7 @@ BREAKAGES: dict[Break, str] = {
     begin_elsewhere: "chain",
     go_on_after_the_end: "ended",
     pause_without_hold: "holds",
+    speak_for_process: "unasked",
     rename_in_the_end: "final",
     find_itself_wrong: "verdict",
     let_key_be_used_again: "reuse",

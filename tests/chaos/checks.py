@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from tests.chaos import batches, books, commands, leases, limits, order, reads, recovery, replay, whole
+from tests.chaos import batches, books, commands, leases, limits, order, origins, reads, recovery, replay, whole
 from tests.chaos.evidence import Evidence, Violation, gather
 from tests.chaos.history import History
 
@@ -63,6 +63,7 @@ CHECKS: tuple[Check, ...] = (
     whole.feed,
     whole.metrics,
     leases.leases,
+    origins.unasked,
     recovery.slow,
     tenancy,
     reuse,

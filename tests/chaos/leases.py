@@ -24,8 +24,8 @@ SLACK = SECOND // 10
 
 @dataclass(slots=True)
 class Office:
-    """What concerns the processes of one agent: all calls as they began, and the stops. A lease that was `asked` for was
-    granted or not; of the `lost` beats nobody knows whether they were heard, and the `fenced` ones were not."""
+    """What concerns the processes of one agent: all calls as they began, and the stops. What was `asked` for need not
+    have been granted; of the `lost` beats nobody knows whether they were heard, and the `fenced` ones were not."""
 
     agent: str
     asked: list[Call] = field(default_factory=list)
