@@ -35,9 +35,13 @@ class Failpoints:
         draft.write_text(Fault(do=do, only=these, **more).model_dump_json())
         draft.rename(self._folder / point)
 
-    def disarm(self, point: Point) -> None:
-        """Let everybody pass again."""
-        (self._folder / point).unlink(missing_ok=True)
+    def disarm(self, point: Point) -> bool:
+        """Let everybody pass again; whether it was armed still."""
+        try:
+            (self._folder / point).unlink()
+        except FileNotFoundError:
+            return False
+        return True
 
     def armed(self, point: Point) -> bool:
         """Whether nobody came by who was to fail once."""

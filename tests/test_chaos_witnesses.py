@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.chaos.history import Call
-from tests.chaos.tales import NOBODY_KNOWS, Tale
+from tests.chaos.tales import NOBODY_KNOWS, UNAVAILABLE, Tale
 
 
 def test_a_version_that_was_shown_before_its_command_was_sent_is_found() -> None:
@@ -186,11 +186,12 @@ def test_a_beat_that_is_heard_after_too_long_a_silence_is_found() -> None:
     assert tale.accused() == {"leases"}
 
 
-@pytest.mark.parametrize("unknown", [NOBODY_KNOWS, {"status": 503}])
+@pytest.mark.parametrize("unknown", [NOBODY_KNOWS, UNAVAILABLE])
 def test_a_beat_of_which_nobody_knows_may_have_been_heard(unknown: dict[str, Any]) -> None:
     tale = Tale()
     _, middle, late = _leased(tale, 3, 9, 15)
     assert late.status == 200
+    tale.wrong(8, 10)
 
     tale.change(middle, **unknown)
 
@@ -204,3 +205,39 @@ def test_a_beat_that_was_refused_keeps_no_lease() -> None:
     tale.change(middle, status=409, answer={"directive": "continue", "version": 1})
 
     assert tale.accused() == {"leases"}
+
+
+def test_an_answer_of_a_server_that_knows_no_better_is_found() -> None:
+    tale = Tale()
+    look = tale.ask("get", 2, agent=tale.spawn(0))
+    tale.wrong(1, 3)
+    assert tale.accused() == set()
+
+    for status in (500, 502, 503):
+        look = tale.change(look, status=status, answer={"errors": [{"code": "internal"}]})
+        assert tale.accused() == {"broken"}
+
+
+def test_a_failure_that_was_put_there_excuses_one_answer() -> None:
+    tale = Tale()
+    agent = tale.spawn(0)
+    looks = [tale.ask("get", t0, agent=agent) for t0 in (2, 2.5, 9)]
+    tale.wrong(1, 3, "raise at accepted")
+
+    first, second, late = (tale.change(look, status=500, answer={}) for look in looks)
+    assert [found.calls for found in tale.found()] == [(second,), (late,)]
+    tale.calls = [call for call in tale.calls if call not in (second, late)]
+
+    assert first in tale.calls
+    assert tale.accused() == set()
+
+
+@pytest.mark.parametrize(("t0", "found"), [(1, True), (4, False), (5.5, False), (14, False), (17, True)])
+def test_a_server_is_unavailable_only_while_something_is_wrong_or_soon_after(t0: float, found: bool) -> None:
+    tale = Tale()
+    look = tale.ask("get", t0, t0 + 1, agent=tale.spawn(0))
+    tale.wrong(4.5, 6)
+
+    tale.change(look, **UNAVAILABLE)
+
+    assert ("broken" in tale.accused()) == found

@@ -9,7 +9,20 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from tests.chaos import batches, books, commands, leases, limits, order, origins, reads, recovery, replay, whole
+from tests.chaos import (
+    batches,
+    books,
+    commands,
+    leases,
+    limits,
+    order,
+    origins,
+    reads,
+    recovery,
+    replay,
+    surprises,
+    whole,
+)
 from tests.chaos.evidence import Evidence, Violation, gather
 from tests.chaos.history import History
 
@@ -65,6 +78,7 @@ CHECKS: tuple[Check, ...] = (
     leases.leases,
     origins.unasked,
     recovery.slow,
+    surprises.broken,
     tenancy,
     reuse,
     verdict,

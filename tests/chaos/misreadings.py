@@ -182,6 +182,10 @@ def forbid(draft: Draft) -> None:
     draft.change(next(draft.answered("stranger", 404)), status=403, answer={})
 
 
+def break_down(draft: Draft) -> None:
+    draft.change(next(draft.answered("metrics")), status=500, answer={})
+
+
 MISREADINGS: dict[Break, str] = {
     tear: "reads",
     show_the_future: "reads",
@@ -210,5 +214,6 @@ MISREADINGS: dict[Break, str] = {
     lease_the_ended: "leases",
     let_in: "tenancy",
     forbid: "tenancy",
+    break_down: "broken",
 }
 """Each with the check that must find it."""

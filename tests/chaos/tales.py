@@ -4,7 +4,7 @@ import random
 from dataclasses import replace
 from typing import Any
 
-from tests.chaos.checks import check
+from tests.chaos.checks import Violation, check
 from tests.chaos.doors import Server
 from tests.chaos.evidence import ORDERS
 from tests.chaos.history import Call, Fault, Final, History
@@ -12,6 +12,9 @@ from tests.chaos.history import Call, Fault, Final, History
 SECOND = 10**9
 NOBODY_KNOWS = {"t1": None, "status": None, "answer": None}
 """What is known of a call that was not answered."""
+
+UNAVAILABLE = {"status": 503, "answer": {"errors": [{"code": "unavailable"}]}}
+"""How a server answers that cannot do better now."""
 
 
 class Tale:
@@ -80,6 +83,10 @@ class Tale:
         """The whole of it."""
         return History(sorted(self.calls, key=lambda call: call.t0), self.faults, self.final)
 
+    def found(self) -> list[Violation]:
+        """What is wrong with it."""
+        return check(self.history)
+
     def accused(self) -> set[str]:
         """The checks that find something wrong with it."""
-        return {violation.check for violation in check(self.history)}
+        return {violation.check for violation in self.found()}
