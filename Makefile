@@ -33,10 +33,10 @@ bench-quick: $(VENV)/.developed ## the ratios to the yardsticks alone, in a minu
 	$(BIN)/python -m bench --quick
 
 chaos: $(VENV)/.developed ## a campaign of faults of all kinds, and whether every promise held; some four minutes
-	$(BIN)/python -m tests.chaos run $(ARGS)
+	$(BIN)/python -m tests.chaos run --commands 10000 $(ARGS)
 
 chaos-full: $(VENV)/.developed ## the same for half an hour, each fault many times
-	$(BIN)/python -m tests.chaos run --minutes 25 --least 5 --kills 20 $(ARGS)
+	$(BIN)/python -m tests.chaos run --minutes 25 --least 5 --kills 20 --commands 100000 $(ARGS)
 
 chaos-planted: $(VENV)/.developed ## bugs planted into the product, and whether the campaign's checks find each
 	$(BIN)/python -m tests.chaos planted $(ARGS)

@@ -5,15 +5,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from tests.chaos import history
+from tests.chaos.__main__ import main
 from tests.chaos.breakages import BREAKAGES
 from tests.chaos.checks import CHECKS, Limited, check, counts, judge
 from tests.chaos.drafts import Draft, right
 from tests.chaos.evidence import gather
+from tests.chaos.floors import FLOORS, floor, missed
 from tests.chaos.history import Call, Fault, Final, History
 from tests.chaos.misreadings import MISREADINGS
-from tests.chaos.recovery import missed, recovery
+from tests.chaos.recovery import recovery
 from tests.chaos.report import lines
 from tests.chaos.simulation import SECOND
 
@@ -83,26 +86,58 @@ def _history(calls: list[Call], faults: list[Fault] | None = None) -> History:
 
 
 def test_a_campaign_that_met_too_little_is_inconclusive() -> None:
-    told = right()
-    assert missed(gather(told), {"fault 0": 1, "fault 1": 1}) == []
+    told = right(1, 30, faults=2)
+    met = missed(gather(told), {"fault 0": 1, "fault 1": 1}, 100)
     asked = replace(told, calls=[call for call in told.calls if call.op != "terminate" and call.outcome != "unknown"])
 
-    found = missed(gather(asked), {"fault 0": 1, "fault 1": 2, "flood": 3})
+    found = missed(gather(asked), {"fault 0": 1, "fault 1": 2, "flood": 3}, 100)
 
+    assert met == ["reuse: 0 of 1", "agent_metrics over the limit: 0 of 1"]  # which the simulation does not ask for
     assert found[:2] == ["fault 1: 1 of 2", "flood: 0 of 3"]
-    assert found[2:4] == ["no terminate was applied", "no terminate was rejected"]
-    assert "no request without an answer" in found[-1]
+    assert {"terminate applied: 0 of 1", "terminate rejected: 0 of 1"} < {*found}
+    assert "request taken and not answered: 0 of 1" in found
+
+
+def test_a_campaign_in_which_nothing_went_wrong_or_too_few_asked_is_inconclusive() -> None:
+    told = right(1, 30, faults=2)
+
+    assert "nothing went wrong" in missed(gather(replace(told, faults=[])), {}, 1)
+    assert any(line.startswith("command accepted: ") for line in missed(gather(told), {}, 10_000))
+    assert len(missed(gather(_history([])), {}, 1)) == len(FLOORS) + 2
+
+
+def test_a_floor_is_in_proportion_to_the_commands() -> None:
+    assert [floor(30, commands) for commands in (1, 10_000, 100_000)] == [1, 30, 300]
 
 
 def test_what_is_written_is_read_and_judged_alike(tmp_path: Path) -> None:
     told = right()
-    recorder = history.Recorder(tmp_path, 0)
+    _keep(told, tmp_path)
+
+    assert history.read(tmp_path) == told
+    assert check(history.read(tmp_path)) == []
+
+
+def test_a_kept_history_in_which_too_little_happened_is_judged_inconclusive(tmp_path: Path) -> None:
+    nothing = CliRunner().invoke(main, ["judge", str(tmp_path)])
+    history.write(tmp_path, [], _history([]).final)
+    empty = CliRunner().invoke(main, ["judge", str(tmp_path)])
+    told = right()
+    _keep(replace(told, calls=[call for call in told.calls if call.op != "agent_metrics"]), tmp_path)  # has no limit
+    history.write_aim(tmp_path, {"fault 0": 1}, 10**6)
+    short = CliRunner().invoke(main, ["judge", str(tmp_path)])
+
+    assert [nothing.exit_code, empty.exit_code, short.exit_code] == [2, 2, 2]
+    assert "MISSED there is no whole history" in nothing.output
+    assert "MISSED nothing went wrong" in empty.output
+    assert "of 1000000" in short.output
+
+
+def _keep(told: History, folder: Path) -> None:
+    recorder = history.Recorder(folder, 0)
     for call in told.calls:
         number = recorder.begin(replace(call, t1=None, status=None, answer=None))
         if call.t1 is not None and call.status is not None:
             recorder.end(number, call.t1, call.status, call.answer)
     recorder.close()
-    history.write(tmp_path, told.faults, told.final)
-
-    assert history.read(tmp_path) == told
-    assert check(history.read(tmp_path)) == []
+    history.write(folder, told.faults, told.final)

@@ -49,6 +49,8 @@ class Plan:
     """How often each kind must happen."""
     kills: int = 0
     """How often a process must be killed at each failpoint, where that is more."""
+    commands: int = 1
+    """How many commands must be accepted."""
     planted: str | None = None
     patience: float = 60.0
     """Seconds in which all must be done, once all is quiet. What is not, the checks will find."""
@@ -79,6 +81,7 @@ class Campaign:
 def run(plan: Plan, folder: Path) -> None:
     """Leave a history in the folder."""
     folder.mkdir(parents=True, exist_ok=True)
+    history.write_aim(folder, plan.wanted, plan.commands)
     with stack(folder / "stack", plan.planted) as running:
         campaign = Campaign(plan, folder, running)
         world, stranger = _make_world(campaign)

@@ -1,7 +1,7 @@
 """A history: every request as its client saw it, every fault, and what the API showed at the end, when all was quiet.
 
-In a folder: `client-N.jsonl` with a line when a request begins and one when it has been answered, `faults.jsonl`, and
-`final.json`. All times are nanoseconds of the machine's monotonic clock.
+In a folder: `client-N.jsonl` with a line when a request begins and one when it has been answered, `faults.jsonl`,
+`final.json`, and `aim.json` with what had to happen. All times are nanoseconds of the machine's monotonic clock.
 """
 
 import json
@@ -104,6 +104,23 @@ def write(folder: Path, faults: list[Fault], final: Final) -> None:
     """Add what the clients do not write."""
     (folder / "faults.jsonl").write_text("".join(json.dumps(asdict(fault)) + "\n" for fault in faults))
     (folder / "final.json").write_text(json.dumps(asdict(final)))
+
+
+def write_aim(folder: Path, wanted: Mapping[str, int], commands: int) -> None:
+    """Note how often each kind of fault is to happen, and how many commands there are to be."""
+    (folder / "aim.json").write_text(json.dumps({"wanted": dict(wanted), "commands": commands}))
+
+
+def read_aim(folder: Path) -> tuple[Mapping[str, int], int]:
+    """The same again; no fault and one command, where nothing was noted."""
+    file = folder / "aim.json"
+    aim = json.loads(file.read_text()) if file.exists() else {"wanted": {}, "commands": 1}
+    return aim["wanted"], aim["commands"]
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether there is a history in a folder, to its end."""
+    return (folder / "faults.jsonl").exists() and (folder / "final.json").exists()
 
 
 def read(folder: Path) -> History:

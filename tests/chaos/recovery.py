@@ -1,12 +1,11 @@
-"""How soon commands go on after a fault; and whether enough happened for a campaign to say anything."""
+"""How soon commands go on after a fault."""
 
 from bisect import bisect_left
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from operator import attrgetter
 
-from tests.chaos.commands import recovered
 from tests.chaos.evidence import NEVER, ORDERS, Evidence, Violation, said
 from tests.chaos.history import Call, Fault
 
@@ -119,21 +118,3 @@ class Calm:
     def _wrong_until(self, moment: int) -> int:
         at = bisect_left(self._begins, moment)
         return self._lasted[at] - (max(0, self._ends[at - 1] - moment) if at else 0)
-
-
-_ASKED = ("bulk", "by_filter", "cancel", "usage", "lease", "beat", "release")
-"""What clients ask for that is no order for one agent."""
-
-
-def missed(evidence: Evidence, wanted: Mapping[str, int]) -> list[str]:
-    """What a campaign should have met and did not, in sentences: with any, it is inconclusive and not passed."""
-    happened = Counter(fault.kind for fault in evidence.history.faults)
-    found = [f"{kind}: {happened[kind]} of {least}" for kind, least in wanted.items() if happened[kind] < least]
-    ended = {(sent.command["verb"], sent.command["state"]) for sent in evidence.sent if sent.order is not None}
-    possible = {(verb, state) for verb in ORDERS for state in ("applied", "rejected")} - {("spawn", "rejected")}
-    found += [f"no {verb} was {state}" for verb, state in sorted(possible - ended)]
-    done = {call.op for call in evidence.history.calls if call.outcome == "ok"}
-    found += [f"no {op} was done" for op in _ASKED if op not in done]
-    if not recovered(evidence):
-        found.append("no request without an answer turned out to have been taken")
-    return found
