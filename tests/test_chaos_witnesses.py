@@ -241,3 +241,74 @@ def test_a_server_is_unavailable_only_while_something_is_wrong_or_soon_after(t0:
     tale.change(look, **UNAVAILABLE)
 
     assert ("broken" in tale.accused()) == found
+
+
+def _usage(tale: Tale, t0: float, agent: str, key: str, *reports: str) -> Call:
+    entries = [
+        {"report_id": report, "input_tokens": 1, "output_tokens": 1, "cost": "1", "tasks_completed": 0}
+        for report in reports
+    ]
+    return tale.ask("usage", t0, agent=agent, key=key, body={"entries": entries})
+
+
+NEW, KNOWN = {"accepted": 1, "duplicates": 0}, {"accepted": 0, "duplicates": 1}
+
+
+def test_a_report_that_is_new_twice_is_found() -> None:
+    tale = Tale()
+    agent = tale.spawn(0)
+    _usage(tale, 2, agent, "first", "one")
+    second = _usage(tale, 3, agent, "second", "one")
+    assert second.answer == KNOWN | {"conflicts": []}
+    assert tale.accused() == set()
+
+    tale.change(second, answer=second.answer | NEW)
+
+    assert tale.accused() == {"entries"}
+
+
+def test_a_report_that_is_known_before_anybody_brought_it_is_found() -> None:
+    tale = Tale()
+    agent = tale.spawn(0)
+    first = _usage(tale, 2, agent, "first", "one")
+    _usage(tale, 3, agent, "later", "one")
+
+    tale.change(first, answer=first.answer | KNOWN)
+
+    assert tale.accused() == {"entries"}
+
+
+def test_of_two_reports_that_overlap_either_may_be_the_new_one() -> None:
+    tale = Tale()
+    agent = tale.spawn(0)
+    first = _usage(tale, 2, agent, "first", "one")
+    second = _usage(tale, 2.05, agent, "second", "one")
+
+    tale.change(first, answer=first.answer | KNOWN)
+    tale.change(second, answer=second.answer | NEW)
+
+    assert tale.accused() == set()
+
+
+def test_a_report_that_was_not_answered_may_be_known_or_not() -> None:
+    tale = Tale()
+    agent = tale.spawn(0)
+    tale.unanswered(_usage(tale, 2, agent, "first", "one"))
+    second = _usage(tale, 3, agent, "second", "one")
+    assert tale.accused() == set()
+
+    tale.change(second, answer=second.answer | NEW)
+
+    assert tale.accused() == set()
+
+
+def test_a_report_that_is_sent_again_with_its_key_is_answered_as_it_was() -> None:
+    tale = Tale()
+    agent = tale.spawn(0)
+    lost = _usage(tale, 2, agent, "first", "one", "one")
+    again = _usage(tale, 3, agent, "first", "one", "one")
+
+    tale.unanswered(lost)
+
+    assert again.answer["duplicates"] == 1
+    assert tale.accused() == set()

@@ -35,6 +35,12 @@ def miscount_report(draft: Draft) -> None:
     draft.change(call, answer=call.answer | {"accepted": call.answer["accepted"] + 1})
 
 
+def know_the_first(draft: Draft) -> None:
+    call = next(draft.answered("usage", 202))
+    for again in [one for one in draft.answered("usage", 202) if one.key == call.key]:
+        draft.change(again, answer=call.answer | {"accepted": 0, "duplicates": call.answer["accepted"]})
+
+
 def drift_project(draft: Draft) -> None:
     draft.final.metrics["total_cost_incurred"] += "1"
 
@@ -193,6 +199,7 @@ MISREADINGS: dict[Break, str] = {
     forget: "falls",
     drift: "books",
     miscount_report: "books",
+    know_the_first: "entries",
     drift_project: "books",
     count_too_much: "counters",
     count_down: "counters",
