@@ -4,7 +4,10 @@ from typing import Any
 
 import pytest
 
+from tests.chaos.evidence import gather
 from tests.chaos.history import Call
+from tests.chaos.recovery import at_most
+from tests.chaos.report import lines
 from tests.chaos.tales import NOBODY_KNOWS, UNAVAILABLE, Tale
 
 
@@ -312,3 +315,39 @@ def test_a_report_that_is_sent_again_with_its_key_is_answered_as_it_was() -> Non
 
     assert again.answer["duplicates"] == 1
     assert tale.accused() == set()
+
+
+def _asks_after_faults(faults: int, seconds: float) -> Tale:
+    """So many faults, each over at once, and what is asked so many seconds after the last."""
+    tale = Tale()
+    agent = tale.spawn(0)
+    for number in range(faults):
+        tale.wrong(10 - number / 1000, 10 - number / 1000)
+    tale.ask("pause", 10 + seconds, agent=agent, key="pause", body={}, wait=3)
+    return tale
+
+
+@pytest.mark.parametrize(("faults", "seconds", "found"), [(100, 11, True), (100, 9, False), (99, 11, False)])
+def test_many_faults_after_which_all_is_slow_are_found(faults: int, seconds: float, found: bool) -> None:
+    tale = _asks_after_faults(faults, seconds)
+
+    evidence = gather(tale.history)
+
+    assert at_most(evidence) == pytest.approx(seconds + 0.1, abs=0.1)
+    assert any(f"{faults} faults: commands go on within {seconds}." in line for line in lines(evidence, []))
+    assert tale.accused() == ({"slow"} if found else set())
+
+
+@pytest.mark.parametrize(("again", "gives_up", "found"), [(13, 30, True), (11, 30, False), (13, 14, False)])
+def test_a_retry_that_is_not_answered_counts_with_its_patience(again: float, gives_up: float, found: bool) -> None:
+    tale = Tale()
+    agent = tale.spawn(0)
+    pause = tale.ask("pause", 4.5, agent=agent, key="pause", body={}, wait=3)
+    retry = tale.ask("pause", again, agent=agent, key="pause", body={}, wait=3)
+    tale.wrong(4, 10)
+
+    tale.unanswered(pause)
+    tale.unanswered(retry)
+    tale.ask("resume", gives_up, agent=agent, key="resume", body={}, wait=3)
+
+    assert tale.accused() == ({"slow"} if found else set())
