@@ -190,9 +190,9 @@ def history(session: Session, agent_id: str, after_version: int, limit: int, pro
     path = f"{_path(session, project, agent_id)}/events"
     events: list[dict[str, Any]] = []
     while len(events) < limit:
-        page = session.client.get(path, after_version=after_version, limit=min(100, limit - len(events)))
-        events += page["data"]
-        if page["pagination"]["next_cursor"] is None:
+        items, more = session.client.page(path, after_version=after_version, limit=min(100, limit - len(events)))
+        events += items
+        if more is None or not items:
             break
         after_version = events[-1]["version"]
     session.show_all(events, HISTORY)

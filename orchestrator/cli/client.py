@@ -1,15 +1,17 @@
 """The API over HTTP: a lost connection is retried without doing anything twice, and every error is a Failure."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from typing import Any, Self
 from uuid import UUID, uuid4
 
 import httpx2
 
+from orchestrator.cli import documents
+from orchestrator.cli.address import is_loopback
+from orchestrator.cli.documents import LIST, MARKS, Document, Page, stranger
 from orchestrator.cli.failures import Exit, Failure, refusal
 from orchestrator.sdk.calls import Call
 
@@ -49,7 +51,7 @@ class Client:
             base_url=url,
             headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=PATIENCE,
-            trust_env=not _is_loopback(url),  # a proxy for the world cannot reach our own machine
+            trust_env=not is_loopback(url),  # a proxy for the world cannot reach our own machine
         )
 
     def __enter__(self) -> Self:
@@ -58,11 +60,17 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self._http.close()
 
-    def get(self, path: str, *, patience: float = PATIENCE, prefer: str = "", **params: Any) -> Any:
+    def get(
+        self, path: str, *, patience: float = PATIENCE, prefer: str = "", marks: Set[str] = MARKS, **params: Any
+    ) -> Any:
         """The document at a path below the prefix; parameters that are None are left out."""
         given = {name: value for name, value in params.items() if value is not None}
         headers = {"Prefer": prefer} if prefer else {}
-        return self.document(self.request("GET", PREFIX + path, params=given, headers=headers, timeout=patience))
+        return self.document(self.request("GET", PREFIX + path, params=given, headers=headers, timeout=patience), marks)
+
+    def page(self, path: str, **params: Any) -> Page:
+        """A page of the list at a path."""
+        return documents.page(self.get(path, marks=LIST, **params))
 
     def pages(
         self, path: str, most: int | None, cursor: str = "cursor", begin: str | None = None, **params: Any
@@ -72,12 +80,11 @@ class Client:
         at = begin
         while most is None or most > 0:
             limit = PAGE if most is None else min(most, PAGE)
-            page = self.get(path, **params | {"limit": limit, cursor: at})
-            yield from page["data"]
-            at = page["pagination"]["next_cursor"]
+            items, at = self.page(path, **params | {"limit": limit, cursor: at})
+            yield from items
             if at is None:
                 return
-            most = None if most is None else most - len(page["data"])
+            most = None if most is None else most - len(items)
 
     def open(self, call: Call[None]) -> AbstractContextManager[httpx2.Response]:
         """One attempt, whose answer comes bit by bit; a TransportError where there is none."""
@@ -104,7 +111,9 @@ class Client:
 
     def delete(self, path: str) -> None:
         """End something that needs no queue."""
-        self.document(self.request("DELETE", PREFIX + path, headers={"Idempotency-Key": uuid4().hex}))
+        response = self.request("DELETE", PREFIX + path, headers={"Idempotency-Key": uuid4().hex})
+        if response.status_code != httpx2.codes.NO_CONTENT:
+            self.document(response)
 
     def command(self, method: str, path: str, body: dict[str, Any], manner: Manner, **headers: str) -> tuple[Any, bool]:
         """Send a mutation and wait for it; its answer, and whether it is the agent (else the command, still queued, or
@@ -160,6 +169,8 @@ class Client:
             raise Failure(f"{self.url} does not answer in time; `orch doctor` says more.", Exit.NO_SERVER) from None
         except httpx2.TransportError as error:
             raise self.nobody(error) from None
+        except httpx2.DecodingError:
+            raise stranger(self.url) from None
 
     def nobody(self, error: httpx2.TransportError) -> Failure:
         """What to say where there is no server."""
@@ -183,19 +194,14 @@ class Client:
         headers = headers | {"Prefer": f"wait={wait:g}"}
         return self.request(method, PREFIX + path, json=body, headers=headers, timeout=wait + PATIENCE)
 
-    def document(self, response: httpx2.Response) -> Any:
-        """What an answer says; raises the Failure it tells of."""
-        if response.status_code == httpx2.codes.NO_CONTENT:
-            return None
-        try:
-            document = response.json()
-        except ValueError:
-            document = None
-        if response.is_error and isinstance(document, dict) and {"status", "request_id"} <= document.keys():
-            raise refusal(document, _retry_after(response))
-        if response.is_success and isinstance(document, dict):
-            return document
-        raise Failure(f"what answers at {self.url} is no orchestrator; name one with --url.", Exit.NO_SERVER)
+    def document(self, response: httpx2.Response, marks: Set[str] = MARKS) -> Document:
+        """What an answer says, which has one of these marks; raises the Failure it tells of."""
+        found = documents.read(response, self.url)
+        if response.is_error and "request_id" in found and found.get("status") == response.status_code:
+            raise refusal(found, _retry_after(response))
+        if response.is_success and marks & found.keys():
+            return found
+        raise stranger(self.url)
 
 
 def is_uuid(text: str) -> bool:
@@ -215,12 +221,4 @@ def named(noun: str, text: str) -> str:
 
 def _retry_after(response: httpx2.Response | None) -> float | None:
     given = response.headers.get("Retry-After", "") if response is not None else ""
-    return float(given) if given.isdigit() else None
-
-
-def _is_loopback(url: str) -> bool:
-    host = httpx2.URL(url).host
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return float(given) if given.isascii() and given.isdigit() else None

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from orchestrator.cli import render
+from orchestrator.cli import documents, render
 from orchestrator.cli.client import Client
 from orchestrator.cli.extras import needed
 from orchestrator.cli.failures import Exit, Failure
@@ -120,12 +120,16 @@ def _server(url: str) -> Iterator[Finding]:
     try:
         with Client(url) as client:
             answer = client.request("GET", "/readyz", repeatable=False)
-        condition = answer.json()
-        degraded, reason = condition.get("degraded", []), condition.get("reason", "")
     except Failure as failure:
         yield fail("server", failure.sentence)
         return
-    except (ValueError, AttributeError):
+    condition = documents.read(answer, url)
+    degraded, reason = condition.get("degraded", []), condition.get("reason", "")
+    if (
+        condition.get("status") not in ("ready", "not ready")
+        or not isinstance(degraded, list)
+        or not isinstance(reason, str)
+    ):
         yield fail("server", f"what answers at {url} is no orchestrator", "Set ORCH_URL to the server's address.")
         return
     deaf = "worker" in reason
@@ -150,6 +154,7 @@ def _worker(deaf: bool, degraded: list[str]) -> Finding:
 def _key(session: Session) -> Finding:
     try:
         me = session.client.get("/me")
+        whose = f"{me['key']['name']} of {me['user']['email']}{', superuser' * me['user']['is_superuser']}"
     except Failure as failure:
         return fail("key", failure.sentence)
-    return ok("key", f"{me['key']['name']} of {me['user']['email']}{', superuser' * me['user']['is_superuser']}")
+    return ok("key", whose)

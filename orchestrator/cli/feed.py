@@ -6,6 +6,7 @@ from typing import Any
 import httpx2
 
 from orchestrator.cli.client import Client
+from orchestrator.cli.documents import stranger
 from orchestrator.cli.failures import Exit, Failure, refusal
 from orchestrator.sdk.errors import ApiError, OrchestratorError
 from orchestrator.sdk.following import Following
@@ -36,6 +37,8 @@ def here(client: Client, path: str, after: str | None = None, **params: Any) -> 
             client.document(response)
     except httpx2.ConnectError as error:
         raise client.nobody(error) from None
+    except httpx2.DecodingError:
+        raise stranger(client.url) from None
     except httpx2.TransportError as error:
         raise Failure(f"no events come from {client.url} ({error}).", Exit.NO_SERVER) from None
     raise Failure(f"no events come from {client.url}.", Exit.NO_SERVER)

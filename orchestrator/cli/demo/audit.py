@@ -9,6 +9,7 @@ from typing import Any
 from orchestrator.cli.client import PAGE
 from orchestrator.cli.demo.books import Book, metrics, written
 from orchestrator.cli.demo.stage import Stage
+from orchestrator.cli.documents import LIST
 
 SETTLE_SECONDS = 3.0
 """How long usage that was taken may wait to be counted before its absence is a mismatch."""
@@ -62,7 +63,7 @@ def _agents(stage: Stage) -> dict[str, dict[str, Any]]:
 
 
 def _ledger(stage: Stage) -> dict[str, dict[str, Any]]:
-    found = stage.obey(lambda: stage.client.get(f"{stage.project}/usage", group_by="agent"))
+    found = stage.obey(lambda: stage.client.get(f"{stage.project}/usage", marks=LIST, group_by="agent"))
     return {group["group"]: group | {"cost_incurred": Decimal(group["cost_incurred"])} for group in found["data"]}
 
 
@@ -71,7 +72,7 @@ def _events(stage: Stage) -> dict[str, list[tuple[int, str, str | None, str]]]:
     found = defaultdict(list)
     after = None
     while True:
-        page = stage.obey(lambda: stage.client.get(f"{stage.project}/events", after=after, limit=PAGE))  # noqa: B023
+        page = stage.obey(lambda: stage.client.get(f"{stage.project}/events", marks=LIST, after=after, limit=PAGE))  # noqa: B023
         for event in page["data"]:
             found[event["agent_id"]].append((event["version"], event["verb"], event["before"], event["after"]))
         after = page["pagination"]["next_cursor"]

@@ -1,0 +1,106 @@
+"""`orch` before a server that is no orchestrator: whatever that answers, it is exit 7 and a sentence."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
+
+import pytest
+
+from tests.shell import Orch
+
+ID = "00000000-0000-7000-8000-000000000000"
+
+LINES = [
+    ["project", "ls"],
+    ["project", "create", "x"],
+    ["agent", "ls", "-p", "x"],
+    ["agent", "get", ID, "-p", ID],
+    ["agent", "explain", ID, "-p", ID, "-o", "table"],
+    ["agent", "history", ID, "-p", ID],
+    ["agent", "pause", ID, "-p", ID],
+    ["agent", "pause", "--where", "all", "--yes", "-p", ID],
+    ["agent", "terminate", ID, "-p", ID],
+    ["agent", "watch", ID, "-p", ID],
+    ["command", "wait", ID, "-p", ID],
+    ["events", "-f"],
+    ["key", "create", "x"],
+    ["key", "revoke", ID],
+    ["top"],
+    ["verify"],
+]
+
+JSON = {"Content-Type": "application/json"}
+ANSWERS = {
+    "nothing": (200, JSON, b""),
+    "empty": (200, JSON, b"{}"),
+    "list": (200, JSON, b"[]"),
+    "other": (200, JSON, b'{"status": "ok", "message": "hello"}'),
+    "numbers": (200, JSON, b'{"data": [1, 2]}'),
+    "no pages": (200, JSON, b'{"data": [1, 2], "pagination": []}'),
+    "deep": (200, JSON, b"[" * 100_000),
+    "packed": (200, JSON | {"Content-Encoding": "gzip"}, b"no gzip at all"),
+    "redirect": (302, {"Location": "http://127.0.0.1:1/"}, b""),
+    "problem": (404, JSON, b'{"status": ["x"], "request_id": 1}'),
+    "page": (404, {"Content-Type": "text/html", "Retry-After": "\xb2"}, b"<html>"),
+}
+
+
+@contextmanager
+def answering(status: int, headers: dict[str, str], body: bytes) -> Iterator[str]:
+    """The address of a server that gives everybody the same answer."""
+
+    class Parrot(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.send_response(status)
+            for name, value in (headers | {"Content-Length": str(len(body))}).items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = do_POST = do_DELETE = answer  # noqa: N815  # as http.server calls them
+
+        def log_message(self, *_: object) -> None:
+            """Nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Parrot) as server:
+        Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_whatever_another_server_answers_it_is_no_orchestrator(answer: str) -> None:
+    with answering(*ANSWERS[answer]) as url:
+        orch = Orch({"ORCH_URL": url, "ORCH_API_KEY": "x"})
+        for line in LINES:
+            result = orch(*line)
+
+            assert (result.exit_code, result.stdout) == (7, ""), (line, result.output)
+            assert f"{url} " in result.stderr
+            assert "no orchestrator" in result.stderr or "no events come from" in result.stderr
+
+
+def test_an_answer_that_is_ours_by_half_is_not_followed() -> None:
+    with answering(202, JSON, b'{"id": 1}') as url:
+        result = Orch({"ORCH_URL": url, "ORCH_API_KEY": "x"})("agent", "pause", ID, "-p", ID)
+
+    assert (result.exit_code, "no orchestrator" in result.stderr) == (7, True)
+
+
+def test_nothing_is_no_answer_where_a_document_is_needed() -> None:
+    with answering(204, {}, b"") as url:
+        orch = Orch({"ORCH_URL": url, "ORCH_API_KEY": "x"})
+        for line in LINES:
+            revokes = line[:2] == ["key", "revoke"]
+            assert orch(*line).exit_code == (0 if revokes else 7), line
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_the_doctor_says_so_too(answer: str) -> None:
+    with answering(*ANSWERS[answer]) as url:
+        result = Orch({"ORCH_API_KEY": "x"})("doctor", "-o", "table", "--url", url)
+
+    assert result.exit_code == 1
+    assert f"what answers at {url} is no orchestrator" in result.stdout
