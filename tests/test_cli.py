@@ -293,7 +293,6 @@ def test_a_wait_goes_on_where_the_server_holds_no_answers(orch: Orch, project: P
         (["agent", "update", "{agent}", "--memory", "[]"], 2),
         (["agent", "update", "{agent}", "--memory", "{{"], 2),
         (["agent", "update", "{agent}", "--status", "asleep"], 2),
-        (["agent", "ls", "--url", "localhost"], 2),
         (["agent", "fly"], 2),
     ],
 )

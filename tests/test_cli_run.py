@@ -287,3 +287,9 @@ def test_an_agent_that_is_terminated_before_its_program_starts_is_said(
 
     assert process.returncode == 5
     assert "terminated" in err
+
+
+def test_a_line_that_is_no_text_is_run_all_the_same(cli: Orch, project: Project) -> None:
+    ran = cli.run("run", "--name", "bytes", "--type", project.type_id, "--", "test", "a\udc80b")
+
+    assert (ran.returncode, ran.stderr) == (0, "")

@@ -9,6 +9,7 @@ from orchestrator.cli.client import named
 from orchestrator.cli.failures import BY_CODE, Exit, Failure
 from orchestrator.cli.session import Session, in_project, of_stage
 from orchestrator.cli.session import command as one_command
+from orchestrator.cli.words import Seconds
 
 COLUMNS = ("id", "agent_id", "verb", "state", "reason", "requested_at", "error")
 STATES = ("queued", "applied", "rejected", "cancelled", "dead")
@@ -46,7 +47,7 @@ def get(session: Session, command_id: str, project: str) -> None:
 
 @command.command()
 @click.argument("command_id", metavar="COMMAND")
-@click.option("--timeout", type=click.FloatRange(0), default=30.0, show_default=True, help="Seconds to wait.")
+@click.option("--timeout", type=Seconds(), default=30.0, show_default=True, help="Seconds to wait.")
 @of_stage
 @in_project
 @one_command

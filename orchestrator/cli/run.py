@@ -14,6 +14,7 @@ from orchestrator.cli.failures import Exit, Failure, refusal
 from orchestrator.cli.session import Session, api_key, command, in_project
 from orchestrator.cli.signals import ended_by_signals
 from orchestrator.cli.suspension import Suspension
+from orchestrator.cli.words import Seconds, as_text
 from orchestrator.cli.wrapped import Program
 from orchestrator.sdk import (
     ApiError,
@@ -39,7 +40,7 @@ class Ended(Exception):
     help="Seconds it may be silent: it hears of a stop within a third of them.",
 )  # fmt: skip
 @click.option(
-    "--grace", type=click.FloatRange(0), default=10.0, show_default=True,
+    "--grace", type=Seconds(), default=10.0, show_default=True,
     help="Seconds the program may take to end before it is killed.",
 )  # fmt: skip
 @click.argument("line", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND...")
@@ -69,7 +70,7 @@ def run(
     """
     if shutil.which(line[0]) is None:
         raise click.UsageError(f"there is no program {line[0]!r}")
-    name = name or f"{PurePath(line[0]).name}@{socket.gethostname()}"
+    name = name or as_text(f"{PurePath(line[0]).name}@{socket.gethostname()}")
     program = Program(line, grace)
     with (
         _failing(),
@@ -77,7 +78,7 @@ def run(
         suppress(Ended),
         Orchestrator(session.url, api_key()) as orch,
         orch.run_agent(name, project=project, type=kind, ttl=ttl) as me,
-        me.task(shlex.join(line)),
+        me.task(as_text(shlex.join(line))),
     ):
         suspension, given = Suspension(program.news.put), {"ORCH_AGENT": me.id, "ORCH_PROJECT": project}
         with suspension.heeded(), program.running(os.environ | given):

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, wraps
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import click
 
 from orchestrator.cli import render
+from orchestrator.cli.address import is_address
 from orchestrator.cli.client import APPLIED, QUIESCED, Client, Manner
 from orchestrator.cli.failures import Exit, Failure
+from orchestrator.cli.words import IdempotencyKey, Seconds, refuse_bytes
 from orchestrator.settings import settings
 
 R = TypeVar("R")
@@ -40,8 +41,7 @@ class Session:
         url = self.given_url or os.environ.get("ORCH_URL")
         if not url:
             return None
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if not is_address(url):
             raise click.UsageError(f"{url!r} is no address of a server; give one such as http://127.0.0.1:8080")
         return url.rstrip("/")
 
@@ -94,7 +94,13 @@ def api_key() -> str:
 
 def command(function: Callable[..., R]) -> Callable[..., R]:
     """Hand the session to a command, and let --url and -o stand behind it too."""
-    return shared(click.pass_obj(function))
+
+    @wraps(function)
+    def with_session(*args: Any, **more: Any) -> R:
+        refuse_bytes(click.get_current_context())
+        return function(*args, **more)
+
+    return shared(click.pass_obj(with_session))
 
 
 def shared(function: Callable[..., R]) -> Callable[..., R]:
@@ -145,16 +151,19 @@ def mutation(function: Callable[..., R]) -> Callable[..., R]:
     def with_manner(
         *args: Any, wait: float, no_wait: bool, reason: str | None, idempotency_key: str | None, **more: Any
     ) -> R:
-        given = {"key": idempotency_key} if idempotency_key else {}
+        given = {} if idempotency_key is None else {"key": idempotency_key}
         return function(*args, manner=Manner(0 if no_wait else wait, reason, **given), **more)
 
     for option in (
-        click.option("--idempotency-key", metavar="KEY", help="Repeat a call under its key: it is done once."),
+        click.option(
+            "--idempotency-key",
+            type=IdempotencyKey(),
+            metavar="KEY",
+            help="Repeat a call under its key: it is done once.",
+        ),
         click.option("--reason", help="Why; kept in the agent's history."),
         click.option("--no-wait", is_flag=True, help="Do not wait; show the command instead of the agent."),
-        click.option(
-            "--wait", type=click.FloatRange(0), default=DEFAULT_WAIT, show_default=True, help="Seconds to wait."
-        ),
+        click.option("--wait", type=Seconds(), default=DEFAULT_WAIT, show_default=True, help="Seconds to wait."),
     ):
         with_manner = option(with_manner)
     return with_manner
