@@ -11,7 +11,9 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from click.testing import CliRunner, Result
@@ -28,6 +30,30 @@ def serving(log: Path, **environment: str) -> Iterator[str]:
     """The address of a web server as production runs it, for the length of the block."""
     with Gunicorn.start(log, **environment) as running:
         yield f"http://127.0.0.1:{running.port}"
+
+
+@contextmanager
+def answering(status: int, headers: dict[str, str], body: bytes) -> Iterator[str]:
+    """The address of a server that gives everybody the same answer."""
+
+    class Parrot(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.send_response(status)
+            for name, value in (headers | {"Content-Length": str(len(body))}).items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = do_POST = do_PATCH = do_DELETE = answer  # noqa: N815  # as http.server calls them
+
+        def log_message(self, *_: object) -> None:
+            """Nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Parrot) as server:
+        Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
 
 
 @dataclass(frozen=True)
@@ -64,6 +90,13 @@ class Orch:
             out, err = process.communicate(timeout=60)
         return subprocess.CompletedProcess(line, process.returncode, out, err)
 
+    def redirected(self, how: str, *line: str, **env: str) -> "subprocess.CompletedProcess[bytes]":
+        """One call as a process, with its streams as a shell redirects them."""
+        shell = ["sh", "-c", f'"$@" {how}', "sh", *COMMAND, *line]
+        return subprocess.run(
+            shell, cwd=ROOT, env=os.environ | self.env | env, capture_output=True, timeout=60, check=False
+        )
+
     def on_terminal(
         self, *line: str, once: Sequence[tuple[str, Callable[[], object]]] = (), **env: str
     ) -> tuple[int, str]:
@@ -72,7 +105,7 @@ class Orch:
         `once`: what is done as soon as some words stand there, one after the other; then comes Ctrl-C.
         """
         ours, theirs = pty.openpty()
-        given = os.environ | self.env | env | {"TERM": "xterm", "COLUMNS": "160", "LINES": "50"}
+        given = os.environ | {"TERM": "xterm", "COLUMNS": "160", "LINES": "50"} | self.env | env
         with subprocess.Popen([*COMMAND, *line], cwd=ROOT, env=given, stdout=theirs, stderr=theirs) as process:
             os.close(theirs)
             shown, to_come = "", [*once]

@@ -1,13 +1,8 @@
 """`orch` before a server that is no orchestrator: whatever that answers, it is exit 7 and a sentence."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from threading import Thread
-
 import pytest
 
-from tests.shell import Orch
+from tests.shell import Orch, answering
 
 ID = "00000000-0000-7000-8000-000000000000"
 
@@ -44,30 +39,6 @@ ANSWERS = {
     "problem": (404, JSON, b'{"status": ["x"], "request_id": 1}'),
     "page": (404, {"Content-Type": "text/html", "Retry-After": "\xb2"}, b"<html>"),
 }
-
-
-@contextmanager
-def answering(status: int, headers: dict[str, str], body: bytes) -> Iterator[str]:
-    """The address of a server that gives everybody the same answer."""
-
-    class Parrot(BaseHTTPRequestHandler):
-        def answer(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            self.send_response(status)
-            for name, value in (headers | {"Content-Length": str(len(body))}).items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(body)
-
-        do_GET = do_POST = do_DELETE = answer  # noqa: N815  # as http.server calls them
-
-        def log_message(self, *_: object) -> None:
-            """Nothing."""
-
-    with HTTPServer(("127.0.0.1", 0), Parrot) as server:
-        Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
 
 
 @pytest.mark.parametrize("answer", ANSWERS)

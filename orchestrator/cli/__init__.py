@@ -13,6 +13,7 @@ from orchestrator.cli import (
     demo,
     doctor,
     events,
+    outlet,
     people,
     projects,
     render,
@@ -27,6 +28,16 @@ from orchestrator.cli.session import Session, shared
 
 class Program(click.Group):
     """The program: whatever a command ends with becomes an exit code, and one sentence where it failed."""
+
+    def main(self, *args: Any, **more: Any) -> Any:
+        """The whole call."""
+        outlet.open_to_all()
+        try:
+            return super().main(*args, **more)
+        except OSError as error:  # of the help's output, or of whatever the machine has no room or no rights for
+            outlet.discard()
+            outlet.say(f"orch: {error.filename or 'standard output'}: {error.strerror}.")
+            sys.exit(Exit.FAILED)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command that was asked for."""
@@ -76,6 +87,6 @@ agents.agent.add_command(events.watch)
 
 def _say(failure: Failure, session: Session) -> None:
     """The sentence for people; for programs what the server said, as it said it."""
-    print(f"orch: {render.visible(failure.sentence)}", file=sys.stderr)
+    outlet.say(f"orch: {render.visible(failure.sentence)}")
     if failure.problem is not None and session.as_json:
-        print(render.dump(failure.problem), file=sys.stderr)
+        outlet.say(render.dump(failure.problem))

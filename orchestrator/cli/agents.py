@@ -1,12 +1,11 @@
 """`orch agent`: spawn, watch, change and end agents."""
 
-import sys
 from dataclasses import replace
 from typing import Any
 
 import click
 
-from orchestrator.cli import bulk, explanation
+from orchestrator.cli import bulk, explanation, outlet
 from orchestrator.cli.client import APPLIED, QUIESCED, Manner, named
 from orchestrator.cli.failures import Exit, Failure
 from orchestrator.cli.fields import carried
@@ -57,7 +56,7 @@ def ls(session: Session, project: str, status: str | None, kind: str | None, pre
     found = list(session.client.pages(path, limit + 1, status=status, type=kind, q=prefix))
     session.show_all(found[:limit], COLUMNS)
     if len(found) > limit:
-        print(f"orch: there are more than {limit}; ask for them with --limit.", file=sys.stderr)
+        outlet.say(f"orch: there are more than {limit}; ask for them with --limit.")
 
 
 @agent.command()

@@ -1,6 +1,5 @@
 """`orch backup` and `orch restore`: the database in a file, and a file as a database. No server is asked."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from orchestrator.cli import outlet
 from orchestrator.cli.extras import needed
 from orchestrator.cli.failures import Failure
 from orchestrator.cli.session import Session, command
@@ -29,6 +29,7 @@ def backup(session: Session, file: Path, force: bool) -> None:
         from orchestrator.backup import backup as run  # noqa: PLC0415
 
         made = run(settings(), file, force)
+    session.has_acted = True
     session.show(asdict(made))
 
 
@@ -46,7 +47,8 @@ def restore(session: Session, file: Path, new_key: bool) -> None:
 
         restored = run(settings(), file, new_key)
     of = f"{restored.archive.made_at:%Y-%m-%d %H:%M:%S}Z"
-    print(f"orch: restored as of {of}; all but what was written since is there.", file=sys.stderr)
+    outlet.say(f"orch: restored as of {of}; all but what was written since is there.")
+    session.has_acted = True
     judge(session, [asdict(finding) for finding in restored.findings])
 
 

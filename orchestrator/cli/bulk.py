@@ -10,6 +10,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from orchestrator.cli import outlet
 from orchestrator.cli.client import QUIESCED, Manner
 from orchestrator.cli.failures import Exit, Failure
 from orchestrator.cli.session import Session
@@ -82,7 +83,7 @@ def _filter(which: tuple[str, ...]) -> dict[str, str]:
 
 
 def _ask(verb: str, count: int) -> None:
-    if not sys.stdin.isatty():
+    if not outlet.is_terminal(sys.stdin):
         raise click.UsageError(f"{count} agents match; add --yes to {verb} them without being asked")
     click.confirm(f"{verb} {count} agents?", abort=True, err=True)
 

@@ -47,6 +47,8 @@ class Client:
 
     def __init__(self, url: str, key: str | None = None) -> None:
         self.url, self.key = url, key
+        self.has_changed = False
+        """Whether the server has taken something that changes it."""
         self._http = httpx2.Client(
             base_url=url,
             headers={"Authorization": f"Bearer {key}"} if key else {},
@@ -114,6 +116,7 @@ class Client:
         response = self.request("DELETE", PREFIX + path, headers={"Idempotency-Key": uuid4().hex})
         if response.status_code != httpx2.codes.NO_CONTENT:
             self.document(response)
+        self.has_changed = True
 
     def command(self, method: str, path: str, body: dict[str, Any], manner: Manner, **headers: str) -> tuple[Any, bool]:
         """Send a mutation and wait for it; its answer, and whether it is the agent (else the command, still queued, or
@@ -200,6 +203,7 @@ class Client:
         if response.is_error and "request_id" in found and found.get("status") == response.status_code:
             raise refusal(found, _retry_after(response))
         if response.is_success and marks & found.keys():
+            self.has_changed |= response.request.method != "GET"
             return found
         raise stranger(self.url)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from orchestrator.cli import documents, render
+from orchestrator.cli import documents, outlet, render
 from orchestrator.cli.client import Client
 from orchestrator.cli.extras import needed
 from orchestrator.cli.failures import Exit, Failure
@@ -35,7 +35,8 @@ def doctor(session: Session, ctx: click.Context) -> None:
         if not session.as_json:
             _say(finding)
     if session.as_json:
-        print(render.dump([finding._asdict() for finding in found]))
+        with outlet.printing():
+            print(render.dump([finding._asdict() for finding in found]))
     ctx.exit(Exit.FAILED if any(finding.state == "fail" for finding in found) else Exit.OK)
 
 
@@ -45,7 +46,8 @@ def _say(finding: Finding) -> None:
     line.append(render.visible(finding.says), style="default")
     if finding.advice:
         line.append(f"\n{'':20}→ {render.visible(finding.advice)}", style="default")
-    render.console().print(line)
+    with outlet.printing():
+        render.console().print(line)
 
 
 def _examine(session: Session) -> Iterator[Finding]:

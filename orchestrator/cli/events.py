@@ -1,14 +1,12 @@
 """`orch events` and `orch agent watch`: what happened, and what happens."""
 
-import json
-import sys
 from itertools import islice
 from typing import Any
 
 import click
 from rich.text import Text
 
-from orchestrator.cli import feed, render
+from orchestrator.cli import feed, outlet, render
 from orchestrator.cli.agents import STATUSES
 from orchestrator.cli.client import named
 from orchestrator.cli.session import Session, command, in_project, in_projects
@@ -56,7 +54,7 @@ def watch(session: Session, agent_id: str, project: str) -> None:
     place = session.project(project)
     here = feed.here(session.client, f"{place}/events")  # before the look: nothing is to happen in between
     agent = session.client.get(f"{place}/agents/{named('agent', agent_id)}")
-    print(f"{agent['name']} is {agent['status']}, at version {agent['version']}.", file=sys.stderr, flush=True)
+    outlet.say(f"{agent['name']} is {agent['status']}, at version {agent['version']}.")
     if agent["status"] == TERMINATED:
         return
     for event in feed.follow(session.client, f"{place}/events", here, agent_id=agent["id"]):
@@ -68,12 +66,13 @@ def watch(session: Session, agent_id: str, project: str) -> None:
 
 def tell(session: Session, event: dict[str, Any]) -> None:
     """An event in a line: as JSON, or for people."""
-    if session.output == "id":
-        print(event["agent_id"], flush=True)
-    elif session.as_json:
-        print(json.dumps(event, ensure_ascii=False), flush=True)
-    else:
-        render.console().print(line(event))
+    with outlet.printing():
+        if session.output == "id":
+            print(event["agent_id"])
+        elif session.as_json:
+            print(render.dump(event, indent=None))
+        else:
+            render.console().print(line(event))
 
 
 def line(event: dict[str, Any]) -> Text:

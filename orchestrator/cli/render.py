@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.cli import outlet
+
 Columns = Sequence[str]
 """The attributes shown as columns; each is its own heading, some in fewer words."""
 
@@ -45,7 +47,7 @@ _NEVER_BROKEN = frozenset({"id", "agent_id", "command_id", "status", "state", "s
 
 def as_json(output: str | None) -> bool:
     """Whether to print JSON: as asked, else where standard output is no terminal."""
-    return output == "json" or (output is None and not sys.stdout.isatty())
+    return output == "json" or (output is None and not outlet.is_terminal(sys.stdout))
 
 
 def one(item: Any, output: str | None) -> None:
@@ -112,12 +114,12 @@ def visible(text: str) -> str:
     return "".join(c if unicodedata.category(c) not in ("Cc", "Cf") or c == "\n" else repr(c)[1:-1] for c in text)
 
 
-def dump(item: Any) -> str:
-    """JSON as programs and people can read it."""
-    return json.dumps(item, indent=2, ensure_ascii=False)
+def dump(item: Any, indent: int | None = 2) -> str:
+    """JSON as programs and people can read it; it stays JSON where standard output has no code for a character."""
+    return json.dumps(item, indent=indent, ensure_ascii=not outlet.is_unicode())
 
 
 @cache
 def console() -> Console:
     """Standard output: as wide as the terminal, or as wide as it takes."""
-    return Console(highlight=False, soft_wrap=False, width=None if sys.stdout.isatty() else WIDE)
+    return Console(highlight=False, soft_wrap=False, width=None if outlet.is_terminal(sys.stdout) else WIDE)

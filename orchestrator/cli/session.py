@@ -3,13 +3,14 @@
 import os
 import re
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property, wraps
 from typing import Any, TypeVar
 
 import click
 
-from orchestrator.cli import render
+from orchestrator.cli import outlet, render
 from orchestrator.cli.address import is_address
 from orchestrator.cli.client import APPLIED, QUIESCED, Client, Manner
 from orchestrator.cli.failures import Exit, Failure
@@ -29,6 +30,8 @@ class Session:
 
     given_url: str | None = None
     output: str | None = None
+    has_acted: bool = False
+    """Whether something was done here, without the server."""
 
     @property
     def url(self) -> str:
@@ -69,14 +72,20 @@ class Session:
 
     def show(self, item: Any, tell: Callable[[Any], None] | None = None) -> None:
         """Print one thing; for people as `tell` does, where it is given."""
-        if tell is None or self.as_json or self.output == "id":
-            render.one(item, self.output)
-        else:
-            tell(item)
+        with self._printing():
+            if tell is None or self.as_json or self.output == "id":
+                render.one(item, self.output)
+            else:
+                tell(item)
 
     def show_all(self, items: list[dict[str, Any]], columns: render.Columns) -> None:
         """Print many."""
-        render.many(items, columns, self.output)
+        with self._printing():
+            render.many(items, columns, self.output)
+
+    def _printing(self) -> AbstractContextManager[None]:
+        has_sent = "client" in self.__dict__ and self.client.has_changed
+        return outlet.printing(went_through=self.has_acted or has_sent)
 
 
 def api_key() -> str:

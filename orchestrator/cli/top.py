@@ -13,7 +13,7 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from orchestrator.cli import feed, render
+from orchestrator.cli import feed, outlet, render
 from orchestrator.cli.agents import STATUSES
 from orchestrator.cli.events import line
 from orchestrator.cli.failures import Failure
@@ -46,7 +46,7 @@ def top(session: Session, project: str | None, most: int) -> None:
     """
     path = session.project(project) if project else ""
     live = Fleet(session, [session.client.get(path)] if path else list(session.client.pages("/projects", most)))
-    if session.as_json or session.output == "id" or not sys.stdout.isatty():
+    if session.as_json or session.output == "id" or not outlet.is_terminal(sys.stdout):
         live.look_at_all()
         session.show_all(live.rows, COLUMNS)
         return

@@ -72,7 +72,8 @@ class Program:
                 guard.communicate(b"\n")
 
     def _start(self, environment: Mapping[str, str]) -> tuple["subprocess.Popen[bytes]", Thread]:
-        stdin = subprocess.DEVNULL if sys.stdin.isatty() else None  # in the background, reading would stop it
+        is_bare = sys.stdin is None or sys.stdin.isatty()  # in the background, reading a terminal would stop it
+        stdin = subprocess.DEVNULL if is_bare else None
         process = subprocess.Popen(self._line, env=environment, stdin=stdin, process_group=0)
         self._group = process.pid
         command = ["sh", "-c", _GUARD, "guard", str(self._group), f"{self._grace:g}"]

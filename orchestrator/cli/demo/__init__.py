@@ -1,7 +1,6 @@
 """`orch demo`: a fleet of real processes through SDK and public API, and whether the books agree afterwards."""
 
 import signal
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
@@ -13,14 +12,14 @@ from uuid import uuid4
 
 import click
 
-from orchestrator.cli import render
+from orchestrator.cli import outlet, render
 from orchestrator.cli.client import Client
 from orchestrator.cli.demo.actor import Actor
 from orchestrator.cli.demo.audit import mismatches, project_metrics
 from orchestrator.cli.demo.books import Book, metrics, written
 from orchestrator.cli.demo.careers import KINDS, cast
 from orchestrator.cli.demo.own import own_stack
-from orchestrator.cli.demo.screen import comparison, say, screen, summary
+from orchestrator.cli.demo.screen import comparison, screen, summary
 from orchestrator.cli.demo.stage import Stage
 from orchestrator.cli.demo.troupe import Troupe, troupe
 from orchestrator.cli.extras import needed
@@ -54,7 +53,7 @@ def demo(session: Session, seed: int) -> None:
     _conclude(session, books, counted, wrong)
     if wrong:
         raise Failure(f"the books disagree in {len(wrong)} points.")
-    say(f"The books agree to the last digit: {summary(books)}; {time.monotonic() - began:.0f} s.")
+    outlet.say(f"The books agree to the last digit: {summary(books)}; {time.monotonic() - began:.0f} s.")
 
 
 def _end(signum: int, _: Any) -> NoReturn:
@@ -71,7 +70,7 @@ def _somewhere(session: Session) -> Iterator[Client]:
         return
     with needed("a server of the demo's own", "server", "embedded"):
         import orchestrator.stack  # noqa: F401, PLC0415  # what `orch up` is about to need
-    say(f"No server answers at {session.url}: starting one for the demo.")
+    outlet.say(f"No server answers at {session.url}: starting one for the demo.")
     with own_stack() as client:
         yield client
 
@@ -99,7 +98,7 @@ def _set(client: Client) -> Stage:
     name = uuid4().hex[:8]
     made = stage.obey(lambda: client.post("/projects", {"name": f"Demo {name}", "slug": f"demo-{name}"}))
     stage.project = f"/projects/{made['id']}"
-    say(f"The demo plays in project demo-{name} at {client.url}.")
+    outlet.say(f"The demo plays in project demo-{name} at {client.url}.")
     return stage
 
 
@@ -157,12 +156,14 @@ def _violations(stage: Stage) -> list[str]:
 def _conclude(session: Session, books: list[Book], counted: dict[str, Any], wrong: list[str]) -> None:
     sent = metrics(books)
     if session.output == "json":
-        print(render.dump({"sent": _plain(sent), "counted": _plain(counted), "mismatches": wrong}))
+        with outlet.printing():
+            print(render.dump({"sent": _plain(sent), "counted": _plain(counted), "mismatches": wrong}))
         return
-    comparison(sent, counted)
-    print("verify: every invariant holds" if not any("invariant" in line for line in wrong) else "verify: violated")
+    with outlet.printing():
+        comparison(sent, counted)
+        print("verify: every invariant holds" if not any("invariant" in line for line in wrong) else "verify: violated")
     for line in wrong:
-        print(f"mismatch: {render.visible(line)}", file=sys.stderr)
+        outlet.say(f"mismatch: {render.visible(line)}")
 
 
 def _plain(figures: dict[str, Any]) -> dict[str, Any]:

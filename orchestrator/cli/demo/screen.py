@@ -9,7 +9,7 @@ from typing import Any
 from rich.live import Live
 from rich.table import Table
 
-from orchestrator.cli import render
+from orchestrator.cli import outlet, render
 from orchestrator.cli.demo.books import STATUSES, Book, written
 from orchestrator.cli.demo.stage import Stage
 
@@ -22,17 +22,12 @@ COLUMNS = ("agent", "agent_type_slug", "status", "current_task", "version", "tas
 @contextmanager
 def screen(books: Sequence[Book], stage: Stage, live: bool) -> Iterator[Callable[[], None]]:
     """A function to be called again and again while the play goes on."""
-    if not (live and sys.stdout.isatty()):
+    if not (live and outlet.is_terminal(sys.stdout)):
         yield _lines(books, stage)
         return
     with Live(_table(books, ""), console=render.console(), auto_refresh=False) as display:
         yield lambda: display.update(_table(books, stage.held_up), refresh=True)
         display.update(_table(books, ""), refresh=True)
-
-
-def say(line: str) -> None:
-    """A line about how it goes; results go to standard output, this does not."""
-    print(line, file=sys.stderr, flush=True)
 
 
 def summary(books: Sequence[Book]) -> str:
@@ -65,7 +60,7 @@ def _lines(books: Sequence[Book], stage: Stage) -> Callable[[], None]:
         line = f"{summary(books)} {stage.held_up}".strip()
         if time.monotonic() - said_at >= LINE_SECONDS and line != said:
             said_at, said = time.monotonic(), line
-            say(line)
+            outlet.say(line)
 
     return progress
 
