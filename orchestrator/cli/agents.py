@@ -11,7 +11,7 @@ from orchestrator.cli.failures import Exit, Failure
 from orchestrator.cli.fields import carried
 from orchestrator.cli.session import Session, command, in_project, mutation, of_stage
 
-COLUMNS = ("id", "name", "agent_type_slug", "status", "current_task", "tasks_completed", "tokens_used", "cost_incurred")
+COLUMNS = ("id", "name", "status", "agent_type_slug", "current_task", "tasks_completed", "tokens_used", "cost_incurred")
 HISTORY = ("version", "at", "verb", "before", "after", "reason", "changes")
 CLEARABLE = {
     "task": "current_task",

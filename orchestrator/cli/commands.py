@@ -11,7 +11,7 @@ from orchestrator.cli.session import Session, in_project, of_stage
 from orchestrator.cli.session import command as one_command
 from orchestrator.cli.words import Seconds
 
-COLUMNS = ("id", "agent_id", "verb", "state", "reason", "requested_at", "error")
+COLUMNS = ("id", "verb", "state", "error", "agent_id", "reason", "requested_at")
 STATES = ("queued", "applied", "rejected", "cancelled", "dead")
 VERBS = ("spawn", "pause", "resume", "terminate", "update", "settle")
 

@@ -11,7 +11,7 @@ from orchestrator.cli.agents import STATUSES
 from orchestrator.cli.client import named
 from orchestrator.cli.session import Session, command, in_project, in_projects
 
-COLUMNS = ("at", "agent_id", "verb", "before", "after", "reason", "version")
+COLUMNS = ("at", "agent_id", "verb", "after", "before", "reason", "version")
 
 TERMINATED = "terminated"
 

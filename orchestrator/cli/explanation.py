@@ -12,7 +12,7 @@ HOLDS = ("owner", "reason", "until", "placed_at")
 STOP = ("mode", "deadline", "quiesced_at", "quiesced_by")
 QUEUED = ("id", "verb", "reason", "age")
 LEASE = ("holder", "epoch", "ttl", "live", "age", "lost_at", "ended_at", "ended_by")
-REFUSAL = ("command_id", "verb", "at", "code", "message")
+REFUSAL = ("verb", "at", "code", "message", "command_id")
 
 
 def tell(found: dict[str, Any]) -> None:

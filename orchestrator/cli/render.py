@@ -8,14 +8,16 @@ from functools import cache
 from typing import Any
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.cli import outlet
+from orchestrator.cli import layout, outlet
 
 Columns = Sequence[str]
-"""The attributes shown as columns; each is its own heading, some in fewer words."""
+"""The attributes shown as columns, those first that are needed most: what does not fit is left out from the end. Each
+is its own heading, some in fewer words."""
 
 WIDE = 500
 """Columns of a table that goes to a file: nothing is cut off there."""
@@ -42,7 +44,14 @@ _NUMBERS = frozenset(
 )
 _COLOURED = frozenset({"status", "state", "before", "after"})
 _TIMES = frozenset({"at", "until", "deadline"})
-_NEVER_BROKEN = frozenset({"id", "agent_id", "command_id", "status", "state", "slug", "prefix", "version"})
+_TEXTS = frozenset(
+    {"name", "slug", "agent", "project", "current_task", "reason", "message", "sentence", "agent_type_slug"}
+)
+_TEXTS |= {"changes", "error", "holder", "owner", "quiesced_by", "ended_by"}
+"""What may have several lines, where there is no room; a number or an id that is broken is none."""
+
+READABLE = 16
+"""Columns of a screen below which no text is broken."""
 
 
 def as_json(output: str | None) -> bool:
@@ -78,21 +87,37 @@ def many(items: Sequence[dict[str, Any]], columns: Columns, output: str | None) 
 
 
 def table(items: Sequence[dict[str, Any]], columns: Columns) -> Table:
-    """A table of these columns, with a row for each item."""
-    made = heading(columns)
-    for item in items:
-        made.add_row(*(cell(name, item[name]) for name in columns))
+    """A table of these columns, as far as they fit, with a row for each item; its caption names the others."""
+    cells = [[cell(name, item[name]) for name in columns] for item in items]
+    wishes = [_wish(name, [row[place] for row in cells]) for place, name in enumerate(columns)]
+    widths = layout.fit(wishes, console().width - 1)  # rich leaves room for a gap behind the last one, too
+    made = heading([columns[place] for place in widths])
+    for column, width in zip(made.columns, widths.values(), strict=True):
+        column.width = width
+    for row in cells:
+        made.add_row(*(row[place] for place in widths))
+    absent = [title(name) for place, name in enumerate(columns) if place not in widths]
+    made.caption = f"left out: {', '.join(absent)}; a wider terminal or -o json has all" if absent else None
     return made
 
 
 def heading(columns: Columns) -> Table:
     """An empty table of these columns."""
-    empty = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    empty = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), caption_justify="left")
     for name in columns:
-        title = _HEADINGS.get(name, name.replace("_", " "))
-        empty.add_column(title, no_wrap=name in _NEVER_BROKEN, overflow="fold")
-        empty.columns[-1].justify = "right" if name in _NUMBERS else "left"
+        empty.add_column(title(name), overflow="fold", justify="right" if name in _NUMBERS else "left")
     return empty
+
+
+def title(name: str) -> str:
+    """What an attribute's column is called."""
+    return _HEADINGS.get(name, name.replace("_", " "))
+
+
+def _wish(name: str, cells: Sequence[Text]) -> layout.Wish:
+    best = max(cell_len(line) for text in (title(name), *(c.plain for c in cells)) for line in text.split("\n"))
+    least = max(READABLE, cell_len(title(name))) if name in _TEXTS else best
+    return layout.Wish(min(least, best), best)
 
 
 def cell(name: str, value: Any) -> Text:

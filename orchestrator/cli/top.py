@@ -19,7 +19,7 @@ from orchestrator.cli.events import line
 from orchestrator.cli.failures import Failure
 from orchestrator.cli.session import Session, command, in_projects
 
-COLUMNS = ("project", "agents", *STATUSES, "tasks_completed", "tokens_used", "cost_incurred")
+COLUMNS = ("project", "agents", *STATUSES, "cost_incurred", "tokens_used", "tasks_completed")
 
 LAST = 12
 """Events that are shown."""
@@ -108,7 +108,8 @@ class Fleet:
         rows, events = self.rows, [*self._last]
         cost = sum((Decimal(row["cost_incurred"]) for row in rows), Decimal())
         table = render.table(rows, COLUMNS)
-        table.caption = f"{sum(row['agents'] for row in rows)} agents, {cost} USD, {time.strftime('%H:%M:%S')}"
+        sums = f"{sum(row['agents'] for row in rows)} agents, {cost} USD, {time.strftime('%H:%M:%S')}"
+        table.caption = f"{sums}\n{table.caption}" if table.caption else sums
         waiting = "nothing has happened yet" if self._is_listening else "connecting"
         return Group(table, *(map(line, events) if events else [Text(waiting, style="dim")]))
 

@@ -66,9 +66,6 @@ def _lines(books: Sequence[Book], stage: Stage) -> Callable[[], None]:
 
 
 def _table(books: Sequence[Book], note: str) -> Table:
-    table = render.heading(COLUMNS)
+    table = render.table([{"agent": book.name, **book.shown} for book in books], COLUMNS)
     table.caption = note or summary(books)
-    for book in books:
-        row = {"agent": book.name, **book.shown}
-        table.add_row(*(render.cell(name, row[name]) for name in COLUMNS))
     return table
