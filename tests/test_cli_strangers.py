@@ -21,6 +21,7 @@ LINES = [
     ["events", "-f"],
     ["key", "create", "x"],
     ["key", "revoke", ID],
+    ["run", "-p", ID, "--name", "x", "--", "true"],
     ["top"],
     ["verify"],
 ]
@@ -49,7 +50,7 @@ def test_whatever_another_server_answers_it_is_no_orchestrator(answer: str) -> N
             result = orch(*line)
 
             assert (result.exit_code, result.stdout) == (7, ""), (line, result.output)
-            assert f"{url} " in result.stderr
+            assert url in result.stderr
             assert "no orchestrator" in result.stderr or "no events come from" in result.stderr
 
 

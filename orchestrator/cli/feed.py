@@ -23,6 +23,8 @@ def follow(client: Client, path: str, after: str | None, **params: Any) -> Itera
             yield event.model_dump(mode="json")
     except ApiError as error:
         raise refusal(error.problem, error.retry_after) from None
+    except (httpx2.DecodingError, RecursionError):
+        raise stranger(client.url) from None
     except OrchestratorError as error:
         raise Failure(f"{error}; name another with --url.", Exit.NO_SERVER) from None
 

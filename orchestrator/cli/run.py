@@ -9,7 +9,9 @@ from contextlib import contextmanager, suppress
 from pathlib import PurePath
 
 import click
+from httpx2 import DecodingError
 
+from orchestrator.cli.documents import stranger
 from orchestrator.cli.failures import Exit, Failure, refusal
 from orchestrator.cli.session import Session, api_key, command, in_project
 from orchestrator.cli.signals import ended_by_signals
@@ -73,7 +75,7 @@ def run(
     name = name or as_text(f"{PurePath(line[0]).name}@{socket.gethostname()}")
     program = Program(line, grace)
     with (
-        _failing(),
+        _failing(session.url),
         ended_by_signals(),
         suppress(Ended),
         Orchestrator(session.url, api_key()) as orch,
@@ -105,7 +107,7 @@ def _obey(me: Run, program: Program, suspension: Suspension) -> None:
 
 
 @contextmanager
-def _failing() -> Iterator[None]:
+def _failing(url: str) -> Iterator[None]:
     """What the SDK raises inside, as this command line says it."""
     try:
         yield
@@ -113,6 +115,8 @@ def _failing() -> Iterator[None]:
         raise refusal(error.problem, error.retry_after) from None
     except (ConnectionFailed, NoServer) as error:
         raise Failure(f"{error}.", Exit.NO_SERVER) from None
+    except (DecodingError, RecursionError):
+        raise stranger(url) from None
     except Terminated as error:
         raise Failure(f"{error}.", Exit.REFUSED) from None
     except OrchestratorError as error:
