@@ -15,7 +15,7 @@ from orchestrator.limits import limits
 from orchestrator.settings import settings
 from tests.redis_server import OwnRedis
 from tests.shell import Orch, serving
-from tests.stage import eventually, sql
+from tests.stage import eventually, has_ipv6, sql
 
 pytestmark = pytest.mark.usefixtures("worker")
 
@@ -136,6 +136,18 @@ def test_a_port_that_another_program_has_is_a_failure_and_a_free_one_is_not(
     assert (taken, found[what]["state"], free, later[what]["state"]) == (1, "fail", 0, "ok")
     assert setting in found[what]["advice"]
     assert later[what]["says"] == f"{port} is free"
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no ::1")
+@pytest.mark.parametrize("host", ["::1", "::"])
+def test_so_is_one_of_ipv6(orch: Orch, host: str) -> None:
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as other:
+        port = str(other.getsockname()[1])
+        Thread(target=_hang_up, args=(other,), daemon=True).start()
+        code, found = findings(orch, ORCH_HOST=host, ORCH_PORT=port)
+        other.shutdown(socket.SHUT_RDWR)
+
+    assert (code, found["port"]["state"]) == (1, "fail")
 
 
 def test_a_database_at_another_revision_is_a_failure(orch: Orch, alone: str) -> None:

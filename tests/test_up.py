@@ -21,7 +21,7 @@ import httpx2
 import psutil
 import pytest
 
-from tests.stage import ROOT, busy, eventually, free_port
+from tests.stage import ROOT, busy, eventually, free_port, has_ipv6
 
 pytestmark = pytest.mark.usefixtures("_own_servers")
 
@@ -321,15 +321,7 @@ def test_under_nohup_the_end_of_a_terminal_stops_nothing(tmp_path: Path) -> None
         assert said.stdout == ignored
 
 
-def has_ipv6() -> bool:
-    """Whether this machine can listen on ::1."""
-    with socket.socket(socket.AF_INET6) as probe, suppress(OSError):
-        probe.bind(("::1", 0))
-        return True
-    return False
-
-
-@pytest.mark.skipif(not socket.has_ipv6 or not has_ipv6(), reason="this machine has no ::1")
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no ::1")
 def test_it_listens_on_an_address_of_ipv6_and_says_it_in_brackets(own_home: Path) -> None:
     stack = Stack.start(own_home, ORCH_HOST="::1")
     try:

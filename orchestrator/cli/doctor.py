@@ -16,7 +16,7 @@ from orchestrator.cli.extras import needed
 from orchestrator.cli.failures import Exit, Failure
 from orchestrator.cli.finding import Finding, fail, ok, warn
 from orchestrator.cli.session import Session, command
-from orchestrator.settings import Settings, SettingsError, settings
+from orchestrator.settings import Settings, SettingsError, address, settings
 
 OURS = frozenset({"ORCH_URL", "ORCH_API_KEY", "ORCH_PROJECT"})
 """What the command line reads from the environment beside the settings."""
@@ -103,13 +103,14 @@ def _home(folder: Path) -> Finding:
 
 
 def _port(what: str, host: str, port: int, path: str, setting: str) -> Finding:
-    host = "127.0.0.1" if host in ("", "0.0.0.0") else host  # noqa: S104  # all addresses: look at the nearest
+    nearest = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # of all addresses
+    host = nearest.get(host, host)
     try:
         socket.create_connection((host, port), timeout=1).close()
     except OSError:
         return ok(what, f"{port} is free")
     try:
-        with Client(f"http://{host}:{port}") as client:
+        with Client(f"http://{address(host, port)}") as client:
             answer = client.request("GET", path, repeatable=False)
         if answer.is_success and answer.content.strip() in (b"OK", b'{"status":"ok"}'):
             return ok(what, f"{port} is ours")
