@@ -1,10 +1,16 @@
 """`orch` before a server that is no orchestrator: whatever that answers, it is exit 7 and a sentence."""
 
+import json
+
 import pytest
 
+from orchestrator.cli.documents import LIST, MARKS
 from tests.shell import Orch, answering
+from tests.stage import ROOT
 
 ID = "00000000-0000-7000-8000-000000000000"
+
+OK = {"200", "201", "202"}
 
 LINES = [
     ["project", "ls"],
@@ -40,6 +46,20 @@ ANSWERS = {
     "problem": (404, JSON, b'{"status": ["x"], "request_id": 1}'),
     "page": (404, {"Content-Type": "text/html", "Retry-After": "\xb2"}, b"<html>"),
 }
+
+
+def test_every_document_of_ours_has_a_mark() -> None:
+    described = json.loads((ROOT / "docs" / "openapi.json").read_text())
+    schemas = described["components"]["schemas"]
+    for path, methods in described["paths"].items():
+        if path.endswith(("/lease", "/beat")):
+            continue  # the SDK's business
+        answers = [
+            answer for method in methods.values() if "responses" in method for answer in method["responses"].items()
+        ]
+        for schema in [answer["content"]["application/json"]["schema"] for code, answer in answers if code in OK]:
+            required = set(schemas[schema["$ref"].rpartition("/")[2]]["required"])
+            assert required & (MARKS | LIST), f"{path} answers with {required}: name one of them in MARKS"
 
 
 @pytest.mark.parametrize("answer", ANSWERS)

@@ -6,7 +6,9 @@ import httpx2
 
 from orchestrator.cli.failures import Exit, Failure
 
-MARKS = frozenset({"id", "agent_id", "batch_id", "count", "success", "user", "invariants", "total_instances"})
+MARKS = frozenset(
+    {"id", "agent_id", "batch_id", "count", "success", "user", "invariants", "accepted", "total_instances"}
+)
 """Each thing of the API has one of these: another server's may be any JSON, and must not pass for success."""
 
 LIST = frozenset({"data"})
