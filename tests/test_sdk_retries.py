@@ -267,6 +267,8 @@ def test_a_new_key_is_asked_for_again_where_there_is_none_for_certain(server: Se
         Says(404, {"status": 404, "error": "Not Found", "path": "/api/v1"}),
         Says(404, {"errors": "none"}),
         Says(502, b"<html>Bad gateway</html>"),
+        Says(200, b"[" * 100_000),
+        Says(400, b"", {"Retry-After": "²"}),
     ],
 )
 def test_what_is_no_orchestrator_is_called_so(make: Callable[..., Any], server: Server, says: Says) -> None:
@@ -276,6 +278,20 @@ def test_what_is_no_orchestrator_is_called_so(make: Callable[..., Any], server: 
         make()
 
     assert server.url in str(caught.value)
+
+
+def test_nor_is_what_cannot_even_be_decoded(make: Callable[..., Any], server: Server) -> None:
+    server.script = [Says(200, b"no gzip", {"Content-Encoding": "gzip"})]
+
+    with pytest.raises(NoServer, match=f"{server.url}.* is no orchestrator"):
+        make()
+
+
+@pytest.mark.parametrize("kind", [Orchestrator, AsyncOrchestrator])
+@pytest.mark.parametrize("url", ["http://[::1", "http://127.0.0.1:abc", "http://a..b", f"http://{'x' * 100}.org"])
+def test_what_is_no_address_is_called_so(kind: Callable[[str, str], object], url: str) -> None:
+    with pytest.raises(NoServer, match="no address of a server"):
+        kind(url, "key")
 
 
 def test_a_wait_is_asked_of_the_server_and_granted_by_the_client(server: Server) -> None:

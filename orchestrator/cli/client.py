@@ -10,9 +10,9 @@ from uuid import UUID, uuid4
 import httpx2
 
 from orchestrator.cli import documents
-from orchestrator.cli.address import is_loopback
 from orchestrator.cli.documents import LIST, MARKS, Document, Page, stranger
 from orchestrator.cli.failures import Exit, Failure, refusal
+from orchestrator.sdk.address import is_loopback
 from orchestrator.sdk.calls import Call
 
 PREFIX = "/api/v1"

@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 import click
 
 from orchestrator.cli import outlet, render
-from orchestrator.cli.address import is_address
 from orchestrator.cli.client import APPLIED, QUIESCED, Client, Manner
 from orchestrator.cli.failures import Exit, Failure
 from orchestrator.cli.words import IdempotencyKey, Seconds, refuse_bytes
+from orchestrator.sdk.address import is_address
 from orchestrator.settings import settings
 
 R = TypeVar("R")

@@ -93,7 +93,7 @@ def _is_retried(call: Call[Any], outcome: Outcome) -> bool:
 def retry_after(outcome: Outcome) -> float | None:
     """What the server has asked for, in seconds."""
     given = outcome.headers.get("Retry-After", "") if isinstance(outcome, httpx2.Response) else ""
-    return float(given) if given.isdigit() else None
+    return float(given) if given.isascii() and given.isdigit() else None
 
 
 def answer(call: Call[T], response: httpx2.Response) -> T:
@@ -112,5 +112,5 @@ def answer(call: Call[T], response: httpx2.Response) -> T:
 def _document(response: httpx2.Response) -> Any:
     try:
         return response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         return None

@@ -3,13 +3,13 @@
 import asyncio
 import time
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from ipaddress import ip_address
 from typing import Any, TypeVar
 
 import httpx2
 
+from orchestrator.sdk.address import is_address, is_loopback
 from orchestrator.sdk.calls import Call, Outcome, answer, pause_before_retry
-from orchestrator.sdk.errors import ConnectionFailed
+from orchestrator.sdk.errors import ConnectionFailed, NoServer
 
 T = TypeVar("T")
 
@@ -18,7 +18,7 @@ class Connection(AbstractContextManager["Connection"]):
     """One server as one caller sees it."""
 
     def __init__(self, url: str, token: str, http: httpx2.Client | None, retries: int) -> None:
-        self.http = http or httpx2.Client(trust_env=not _is_loopback(url))
+        self.http = http or httpx2.Client(trust_env=_trusts_env(url))
         self._url, self._token, self._retries = url, token, retries
 
     def __exit__(self, *_: object) -> None:
@@ -48,13 +48,15 @@ class Connection(AbstractContextManager["Connection"]):
             return self.http.request(**request)
         except httpx2.TransportError as error:
             return error
+        except httpx2.DecodingError as error:
+            raise _garbled(request, error) from None
 
 
 class AsyncConnection:
     """The same with asyncio."""
 
     def __init__(self, url: str, token: str, http: httpx2.AsyncClient | None, retries: int) -> None:
-        self.http = http or httpx2.AsyncClient(trust_env=not _is_loopback(url))
+        self.http = http or httpx2.AsyncClient(trust_env=_trusts_env(url))
         self._url, self._token, self._retries = url, token, retries
 
     async def send(self, call: Call[T]) -> T:
@@ -77,6 +79,12 @@ class AsyncConnection:
             return await self.http.request(**request)
         except httpx2.TransportError as error:
             return error
+        except httpx2.DecodingError as error:
+            raise _garbled(request, error) from None
+
+
+def _garbled(request: dict[str, Any], error: httpx2.DecodingError) -> NoServer:
+    return NoServer(f"what answers at {request['url']} is no orchestrator ({error})")
 
 
 def _last(call: Call[T], outcome: Outcome) -> T:
@@ -85,10 +93,9 @@ def _last(call: Call[T], outcome: Outcome) -> T:
     raise ConnectionFailed(f"{call.method} {call.path}: {outcome or 'no answer'}") from outcome
 
 
-def _is_loopback(url: str) -> bool:
-    """A proxy for the world cannot reach our own machine."""
-    host = httpx2.URL(url).host
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+def _trusts_env(url: str) -> bool:
+    """Whether a proxy that the environment names is used: one for the world cannot reach our own machine. Raises
+    NoServer for what is no address."""
+    if not is_address(url):
+        raise NoServer(f"{url!r} is no address of a server; give one such as http://127.0.0.1:8080")
+    return not is_loopback(url)
