@@ -41,8 +41,9 @@ def _run(db: Connection, calls: Sequence[Call], manner: AbstractContextManager[A
             return [raw.cursor(row_factory=namedtuple_row).execute(_sql(sql), values) for sql, values in calls]
     except psycopg.Error as error:
         # Lost, or interrupted with answers still on their way, or with statements prepared that are none any more: of
-        # no use.
-        if error.sqlstate is None or raw.closed or refused(error):
+        # no use. Nor is one that psycopg takes to have prepared what the server skipped behind the error; a rollback
+        # makes it forget that, and there is none where each statement is committed by itself.
+        if error.sqlstate is None or raw.closed or refused(error) or raw.autocommit:
             db.invalidate()
         problem = unavailable(error)
         if problem is not None:
