@@ -56,6 +56,7 @@ def _everything(stack: Stack, report: Report) -> None:
         singles.throughput(stack, url, small, 2)  # warm-up
         for _ in range(REPETITIONS):
             report.add(singles.throughput(stack, url, small, 4))
+        report.add(singles.idle(stack, url, small, 100))
         for rate in (100, 300):
             report.add(singles.latency(stack, url, small, rate, 6))
         report.add(streams.listened(stack, url, small, 6))

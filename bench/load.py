@@ -90,11 +90,12 @@ def _one_process(url: str, key: str, paths: list[str], seconds: float) -> tuple[
 
 
 def poster(url: str, key: str) -> Callable[..., tuple[int, bytes]]:
-    """What posts JSON, over a connection of its own that is kept, with this key or another; status and answer."""
+    """What posts JSON, over a connection of its own that is kept, with this key or another and more headers; status and
+    answer."""
     connection = HTTPConnection(urlsplit(url).netloc, timeout=90)
 
-    def post(path: str, body: Any, other: str = "") -> tuple[int, bytes]:
-        headers = {"Authorization": f"Bearer {other or key}"}
+    def post(path: str, body: Any, other: str = "", **more: str) -> tuple[int, bytes]:
+        headers = {"Authorization": f"Bearer {other or key}", **more}
         given = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
         kind = {"Content-Type": "application/json"} if given is not None else {}
         connection.request("POST", path, given, headers | kind)

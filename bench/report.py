@@ -54,6 +54,7 @@ TARGETS = (
     Target("by filter, 100,000 applied, s", _itself("by filter, applied, s"), most=10),
     Target("usage entries/s, spread", _itself("usage, spread"), least=15_000),
     Target("usage entries/s, one agent", _itself("usage, one agent"), least=15_000),
+    Target("idle, request to applied, p50 ms", _itself("idle, request to applied, p50 ms"), most=15),
     Target("accepted → applied at 300/s, p50 ms", _itself("p50 at 300/s, ms"), most=10),
     Target("accepted → applied at 300/s, p99 ms", _itself("p99 at 300/s, ms"), most=50),
     Target("interactive beside 100,000, p99 ms", _itself("p99 beside a backlog, ms"), most=250),

@@ -1,8 +1,9 @@
 """Commands sent one by one: how many a second, how soon they are applied, and what they cost."""
 
 import time
+from statistics import median
 
-from bench.load import flood, pace
+from bench.load import flood, pace, poster
 from bench.stack import Stack, cpu_seconds
 from bench.world import Fleet, sql, waiting
 from orchestrator.errors import Problem
@@ -18,6 +19,13 @@ _LATENCY = """
         WITHIN GROUP (ORDER BY extract(epoch FROM pg_xact_commit_timestamp(xmin) - created_at)) AS took
     FROM commands WHERE project_id = :project AND seq > :mark AND lane = 0
 """
+
+_COMMITTED = """
+    SELECT extract(epoch FROM pg_xact_commit_timestamp(xmin))::float AS at
+    FROM commands WHERE project_id = :project AND seq > :mark ORDER BY seq
+"""
+IDLE_SECONDS = 0.1
+"""Between an answer and the next request, where nothing else is to do."""
 
 
 def rate(stack: Stack, url: str, agents: Fleet, seconds: float) -> float:
@@ -45,6 +53,26 @@ def latency(stack: Stack, url: str, agents: Fleet, rate: float, seconds: float) 
     pace(url, stack.key, paths, rate, seconds)
     until_applied(agents)
     return {f"{name} at {rate:.0f}/s, ms": value for name, value in percentiles(agents, mark).items()}
+
+
+def idle(stack: Stack, url: str, agents: Fleet, count: int) -> dict[str, float]:
+    """Median milliseconds of so many commands on a stack that has nothing else to do, from before the request (this
+    machine's clock, which is the database's) until it is applied and committed, and until its answer is there."""
+    post, ids, mark = poster(url, stack.key), agents.agents(count), now(agents)
+    sent, answered = [], []
+    for number in range(count):
+        time.sleep(IDLE_SECONDS)
+        path = f"{agents.path}/agents/{ids[number // 2]}/{('pause', 'resume')[number % 2]}"
+        sent.append(time.time())
+        status, answer = post(path, None, Prefer="wait=5")
+        answered.append(time.time())
+        if status != 200:
+            raise RuntimeError(f"{path}: {status} {answer!r}")
+    applied = [row.at for row in sql(_COMMITTED, project=agents.project_id, mark=mark)]
+    return {
+        f"idle, request to {end}, p50 ms": 1000 * median(until - at for at, until in zip(sent, ends, strict=True))
+        for end, ends in (("applied", applied), ("answer", answered))
+    }
 
 
 def percentiles(agents: Fleet, mark: int) -> dict[str, float]:
