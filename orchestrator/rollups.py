@@ -6,7 +6,7 @@ made of it. So an event counts once, whatever crashes, and what a crash left out
 
 from typing import NamedTuple
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, TextClause, text
 
 from orchestrator.feed import HORIZON
 from orchestrator.lifecycle import Status
@@ -17,8 +17,12 @@ EACH, MOST = 2_000, 10_000
 KEPT = {"fleet_minutes": "8 days", "latency_minutes": "8 days", "usage_hours": "90 days"}
 """How long each table's rows are kept: for as long as the pictures go back."""
 
+FINE = "25 hours"
+"""How long minutes are kept apart: longer than any picture goes back that has bins of less than an hour. After that
+they are summed up to hours, of which a week has few enough to be read for one picture."""
+
 SLICE = 5_000
-"""Rows of each kind that are deleted at a time."""
+"""Rows of each kind that are deleted or summed up at a time."""
 
 BOUNDS = (
     1, 1.5, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500, 700, 1_000, 1_500, 2_000, 3_000, 5_000, 10_000,
@@ -91,6 +95,31 @@ _PRUNE = {
     for table, column in (("fleet_minutes", "minute"), ("latency_minutes", "minute"), ("usage_hours", "hour"))
 }
 
+_KEYS = {"fleet_minutes": ("project_id",), "latency_minutes": ("project_id", "bucket")}
+_SUMMED = {"fleet_minutes": tuple(Status), "latency_minutes": ("waiting", "applying", "whole")}
+
+
+def _coarsening(table: str) -> TextClause:
+    keys, hour = ", ".join(_KEYS[table]), "date_trunc('hour', minute, 'UTC')"
+    sums = ", ".join(f"sum({name})" for name in _SUMMED[table])
+    added = ", ".join(f"{name} = k.{name} + excluded.{name}" for name in _SUMMED[table])
+    return text(f"""
+        WITH old AS (
+            DELETE FROM {table} WHERE ctid = ANY(ARRAY(
+                SELECT ctid FROM {table}
+                WHERE minute < date_trunc('hour', now() - interval '{FINE}', 'UTC') AND minute <> {hour} LIMIT :slice))
+            RETURNING *
+        ), summed AS (
+            INSERT INTO {table} AS k ({keys}, minute, {", ".join(_SUMMED[table])})
+            SELECT {keys}, {hour}, {sums} FROM old GROUP BY {keys}, {hour}
+            ON CONFLICT ({keys}, minute) DO UPDATE SET {added}
+        )
+        SELECT count(*) FROM old
+    """)
+
+
+_COARSEN = {table: _coarsening(table) for table in _KEYS}
+
 
 class Rolled(NamedTuple):
     """How many events were rolled up, and whether there may be more."""
@@ -111,3 +140,13 @@ def roll(db: Connection) -> Rolled:
 def prune(db: Connection) -> dict[str, int]:
     """Delete a slice of what is older than it need be; how many rows of each table."""
     return {table: db.execute(statement, {"slice": SLICE}).rowcount for table, statement in _PRUNE.items()}
+
+
+def coarsen(db: Connection) -> dict[str, int]:
+    """Sum a slice of old minutes up to hours, which are rows of the same tables; how many rows of each. Nothing where a
+    roll-up is under way, which may be about to add to one of them."""
+    free = db.execute(_LOCK).scalar_one()
+    return {
+        f"{table}_to_hours": db.execute(statement, {"slice": SLICE}).scalar_one() if free else 0
+        for table, statement in _COARSEN.items()
+    }

@@ -19,6 +19,7 @@ from orchestrator.db import Guard, autocommit, begin
 from orchestrator.lifecycle import Status
 from orchestrator.trends import Window
 from tests.stage import Project, drain, eventually, sql
+from web.console.place import RANGES
 from workers import tasks
 from workers.app import app
 
@@ -251,6 +252,42 @@ def test_what_is_older_than_the_pictures_is_thrown_away(quiet: Project) -> None:
     assert deleted["fleet_minutes"] >= 1 <= deleted["latency_minutes"]
     left = Counter(str(row.project_id) for row in sql("SELECT project_id FROM fleet_minutes"))
     assert left[quiet.id] == 1
+
+
+def test_what_no_picture_shows_by_the_minute_is_summed_up_to_hours_and_all_pictures_stay(quiet: Project) -> None:
+    values = {"project": quiet.id}
+    sql("""INSERT INTO fleet_minutes (project_id, minute, idle, paused)
+        SELECT :project, date_trunc('minute', now()) - n * interval '7 minutes', n % 5, n % 3
+        FROM generate_series(0, 1400) n""", **values)  # fmt: skip
+    sql("""INSERT INTO latency_minutes (project_id, minute, bucket, waiting, applying, whole)
+        SELECT :project, date_trunc('minute', now()) - n * interval '7 minutes', n % 4, 1 + n % 5, 1 + n % 3, 1 + n % 7
+        FROM generate_series(0, 1400) n""", **values)  # fmt: skip
+    sql(
+        "INSERT INTO rollups (project_id, xid, agent_id, version) VALUES (:project, '1', gen_random_uuid(), 1)",
+        **values,
+    )
+    windows = [window(hours, step) for hours, step in RANGES.values()]
+    before = pictures(quiet, windows)
+
+    done = tasks.prune()
+
+    assert pictures(quiet, windows) == before
+    for table, rows in (("fleet_minutes", 1_000), ("latency_minutes", 1_000)):
+        assert done[f"{table}_to_hours"] > rows
+        [left] = sql(f"SELECT count(*) AS n FROM {table} WHERE minute < now() - interval '26 h'")
+        assert 0 < left.n <= 4 * 7 * 24
+    assert tasks.prune()["latency_minutes_to_hours"] == 0
+
+
+def pictures(project: Project, windows: Sequence[Window]) -> list[Any]:
+    """What the pictures of the fleet and of the latencies show, but for the latencies' oldest bin, which begins where
+    the window does."""
+    with autocommit() as db:
+        found: list[Any] = [trends.fleet(db, [UUID(project.id)], window) for window in windows]
+        for window in windows:
+            latencies = trends.latency(db, [UUID(project.id)], window)
+            found.append([latency for latency in latencies if latency.start > window.since])
+        return found
 
 
 @given(counts=st.lists(st.integers(0, 50), min_size=28, max_size=28), q=st.sampled_from(trends.QUANTILES))
