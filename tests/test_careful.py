@@ -609,7 +609,7 @@ def test_after_all_connections_were_cut_drains_go_on_and_say_nothing_of_it(
     suspect(agent)
     Shift(Drainer(0)).work()
     quiet.send(agent, "resume")
-    sql("""SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+    cut = sql("""SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
         WHERE datname = current_database() AND application_name IN ('orch-drain', 'orch-watch')""")
 
     failed = 0
@@ -621,5 +621,5 @@ def test_after_all_connections_were_cut_drains_go_on_and_say_nothing_of_it(
             failed += 1
             lookout()._due = 0.0
 
-    assert failed <= 2, "for each of its connections one, at most"
+    assert failed <= len(cut), "for each of its connections one, at most"
     assert "Exception during reset" not in caplog.text
