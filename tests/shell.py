@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -16,9 +17,10 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import pytest
 from click.testing import CliRunner, Result
 
-from orchestrator.cli import main
+from orchestrator.cli import main, render
 from tests.stage import ROOT
 from tests.wire import Gunicorn
 
@@ -96,6 +98,23 @@ class Orch:
         return subprocess.run(
             shell, cwd=ROOT, env=os.environ | self.env | env, capture_output=True, timeout=60, check=False
         )
+
+    def drawn(self, *line: str, **env: str) -> tuple[int, str]:
+        """The exit code of one call in this process, and all that it drew on a terminal: for tables. How a process
+        behaves on one is `on_terminal`'s, which takes half a second longer."""
+        ours, theirs = pty.openpty()
+        with ThreadPoolExecutor(1) as reader, pytest.MonkeyPatch.context() as patch:
+            shown = reader.submit(lambda: "".join(_read(ours)))
+            for name, value in (self.env | {"TERM": "xterm"} | env).items():
+                patch.setenv(name, value)
+            with os.fdopen(theirs, "w") as screen:
+                patch.setattr(sys, "stdout", screen)
+                render.console.cache_clear()  # it knows whether there is a terminal
+                with pytest.raises(SystemExit) as ended:
+                    main(line, prog_name="orch")
+        render.console.cache_clear()
+        os.close(ours)
+        return int(ended.value.code or 0), shown.result()
 
     def on_terminal(
         self, *line: str, once: Sequence[tuple[str, Callable[[], object]]] = (), **env: str

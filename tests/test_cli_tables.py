@@ -58,7 +58,7 @@ def listed(line: list[str], width: int, items: list[dict[str, Any]]) -> list[str
     """The lines that a terminal of such a width shows of a list of these."""
     page = json.dumps({"data": items, "pagination": {"next_cursor": None}}).encode()
     with answering(200, {"Content-Type": "application/json"}, page) as url:
-        code, shown = Orch({"ORCH_URL": url, "ORCH_API_KEY": "x", "COLUMNS": str(width)}).on_terminal(*line)
+        code, shown = Orch({"ORCH_URL": url, "ORCH_API_KEY": "x", "COLUMNS": str(width)}).drawn(*line)
     assert code == 0, shown
     return re.sub(r"\x1b\[[\d;]*m", "", shown).splitlines()
 
