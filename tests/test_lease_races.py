@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from werkzeug.test import TestResponse
 
+from orchestrator.db import autocommit
 from orchestrator.lease_tables import LIVE
 from tests.redis_server import OwnRedis
-from tests.stage import WAIT, Api, Project, eventually, is_problem, multiply, settle, sql, violations
+from tests.stage import WAIT, Api, Project, eventually, is_problem, multiply, run, settle, sql, violations
 from tests.test_leases import beat, lease, leased, shown, told
 
 AGENTS, ROUNDS = 50, 20
@@ -138,7 +139,8 @@ class Race:
     def _pause(self, project: Project) -> TestResponse:
         answer = project.api.post(f"{project.agent(self.agent)}/pause", IMMEDIATE)
         self.accepted_at = time.monotonic()
-        self.version = shown(project, self.agent)["version"]
+        with autocommit() as db:
+            self.version = run(db, "SELECT version FROM agents WHERE id = :id", id=self.agent)[0].version
         return answer
 
     def _beat(self, project: Project) -> TestResponse:
@@ -186,6 +188,13 @@ def written_after_the_stop(races: Sequence[Race]) -> list[Any]:
     )
 
 
+def resume(project: Project, agents: Sequence[str]) -> None:
+    """Let all of them go on, by one request."""
+    resumes = {"commands": [{"verb": "resume", "agent_id": agent} for agent in agents]}
+    answer = project.api.post(f"{project.path}/commands", resumes)
+    assert (answer.status_code, answer.json["accepted"]) == (202, len(agents)), answer.json  # type: ignore[index]
+
+
 def live(project: Project) -> int:
     """How many leases are."""
     return int(sql(f"SELECT count(*) AS n FROM leases l WHERE project_id = :id AND {LIVE}", id=project.id)[0].n)
@@ -211,7 +220,7 @@ def test_nothing_of_an_old_epoch_comes_after_an_immediate_pause(ground: Ground) 
             found = {tuple(row) for row in sql(stands, id=project.id)}
             assert found <= {("paused", True, "no_lease"), ("paused", True, "release")}
             assert live(project) == 0
-            each(lambda race: race.project.send(race.agent, "resume"), heat)
+            resume(project, agents)
             ground.rest()
             races += heat
 
