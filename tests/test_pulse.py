@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,6 +22,7 @@ from tests.proxy import Proxy
 from tests.redis_server import OwnRedis
 from tests.stage import ROOT, Project, Worker, eventually
 from tests.test_up import Stack
+from workers.app import app as celery
 
 SECONDS = 4.0
 """After which a worker is called deaf here."""
@@ -115,10 +116,11 @@ def watched(way: Proxy, own_redis: OwnRedis, folder: Path) -> Iterator[psutil.Po
         worker.wait(timeout=10)
 
 
-def send() -> None:
-    """A message for each queue."""
-    for queue in QUEUES:
-        subprocess.run([*CELERY, "call", "orchestrator.canary", f"--queue={queue}"], cwd=ROOT, check=True)
+def send(queues: Sequence[str] = QUEUES, **options: Any) -> None:
+    """A message for each of these queues."""
+    with celery.connection_for_write() as link:
+        for queue in queues:
+            celery.send_task("orchestrator.canary", queue=queue, connection=link, **options)
 
 
 @pytest.mark.parametrize("deafen", [frozen, half_open])
@@ -173,14 +175,11 @@ def test_a_worker_notes_each_queue_from_which_it_takes(project: Project, own_red
     folder = tmp_path / "pulse"
     began = time.time()
     with Worker.start(tmp_path / "worker.log", 1, ORCH_PULSE=str(folder)):
-        for queue in QUEUES:
-            subprocess.run([*CELERY, "call", "orchestrator.canary", f"--queue={queue}"], cwd=ROOT, check=True)
+        send()
         eventually(lambda: min(pulse.taken_at(folder, queue) for queue in QUEUES) > began - 1, 30)
 
         (folder / "commands").unlink()
-        subprocess.run(
-            [*CELERY, "call", "orchestrator.canary", "--queue=commands", "--expires=-1"], cwd=ROOT, check=True
-        )
+        send(["commands"], expires=-1)
         eventually(lambda: pulse.taken_at(folder, "commands") > began, 30)  # too late to be run, but taken
 
 
