@@ -50,6 +50,7 @@ def pytest_configure() -> None:
     SIGHUP."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    gc.set_threshold(50_000)  # next to nothing of what is collected is garbage
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -61,7 +62,6 @@ def pytest_collection_finish() -> None:
     """What is loaded by now stays: to look through it for garbage again and again would take a fifth of the time."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000)
 
 
 @pytest.fixture(scope="session")

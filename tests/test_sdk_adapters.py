@@ -10,11 +10,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.graph import END, START, MessagesState, StateGraph
 
 from orchestrator.sdk import Orchestrator, ProjectClient, Run
-from orchestrator.sdk.adapters import langgraph
 from orchestrator.sdk.shapes import Command
 from tests.looping import Looping, looping
 from tests.stage import Project, eventually, violations
@@ -82,7 +79,12 @@ def test_a_terminated_run_ends_before_its_next_model_call(demo: ProjectClient, r
     eventually(lambda: run.agent.tokens_used == run.steps() * 110)
 
 
+# LangGraph is imported where it is used: each process that collects tests would load it else, which takes a second.
 def test_a_graph_without_checkpoints_is_refused_before_it_begins() -> None:
+    from langgraph.graph import START, MessagesState, StateGraph  # noqa: PLC0415
+
+    from orchestrator.sdk.adapters import langgraph  # noqa: PLC0415
+
     plan = StateGraph(MessagesState)
     plan.add_node("look", lambda state: state)
     plan.add_edge(START, "look")
@@ -95,6 +97,11 @@ def test_a_graph_goes_on_with_asyncio_too(
     server: str, template: tuple[str, str], demo: ProjectClient, project: Project, monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:  # fmt: skip
+    from langgraph.checkpoint.memory import InMemorySaver  # noqa: PLC0415
+    from langgraph.graph import END, START, MessagesState, StateGraph  # noqa: PLC0415
+
+    from orchestrator.sdk.adapters import langgraph  # noqa: PLC0415
+
     monkeypatch.setenv("ORCH_OUTBOX", str(tmp_path))
     steps: list[int] = []
 
