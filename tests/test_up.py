@@ -216,28 +216,21 @@ def test_what_dies_is_started_again_and_said_so(own_home: Path) -> None:
         assert running.living() == []
 
 
-@pytest.mark.parametrize("watchers_too", [False, True], ids=["the parent", "the parent and the watchers"])
-def test_after_a_kill_the_next_start_recovers(own_home: Path, watchers_too: bool) -> None:
-    with stack(own_home) as killed:
-        agent = killed.spawn()
-        watchers = psutil.Process(killed.process.pid).children()
+def test_after_a_kill_the_next_start_recovers(own_home: Path) -> None:
+    with stack(own_home) as first:
+        agent = first.spawn()
+        first.process.kill()
 
-        killed.process.kill()
-        if watchers_too:
-            for watcher in watchers:
-                watcher.kill()
+        with stack(own_home, port=first.port) as second:
+            assert second.api("POST", f"{agent}/pause").json()["status"] == "paused"
+            watchers = psutil.Process(second.process.pid).children()
+            for killed in (second.process, *watchers):
+                killed.kill()
 
-        with stack(own_home, port=killed.port) as again:
-            assert again.api("POST", f"{agent}/pause").json()["status"] == "paused"
-            again.stop()
-            assert again.living() == []
-
-
-def test_without_its_parent_nothing_lives_on(own_home: Path) -> None:
-    with stack(own_home) as killed:
-        killed.process.kill()
-
-        eventually(lambda: not killed.living(), 15)
+            with stack(own_home, port=first.port) as third:
+                assert third.api("POST", f"{agent}/resume").json()["status"] == "idle"
+                third.stop()
+                assert third.living() == []
 
 
 def test_without_its_parent_each_program_ends_by_itself_however_its_siblings_fare(own_home: Path) -> None:
@@ -250,6 +243,8 @@ def test_without_its_parent_each_program_ends_by_itself_however_its_siblings_far
         killed.process.kill()
 
         eventually(lambda: {process.pid for process in killed.living()} == {beat, frozen.pid}, 8)
+        frozen.resume()
+        eventually(lambda: not killed.living(), 15)
 
 
 def test_two_stacks_run_side_by_side_but_not_in_one_home(own_home: Path) -> None:
