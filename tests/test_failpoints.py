@@ -1,6 +1,7 @@
 """Whatever a process is at when it dies or fails: nothing is lost, and nothing is done twice."""
 
 from contextlib import suppress
+from itertools import product
 from pathlib import Path
 from uuid import uuid4
 
@@ -31,15 +32,14 @@ def applied(command_id: str) -> bool:
     return bool(sql("SELECT 1 FROM commands WHERE id = :id AND state = 'applied'", id=command_id))
 
 
-@pytest.mark.parametrize("do", ["kill", "raise"])
 def test_whatever_a_worker_is_at_when_it_fails_each_command_is_applied_once(
-    project: Project, failpoints: Failpoints, tmp_path: Path, do: str
+    project: Project, failpoints: Failpoints, tmp_path: Path
 ) -> None:
     agent = project.born()
     sent = []
 
     with Worker.start(tmp_path / "worker.log", 1, **failpoints.environment):
-        for point in AT_WORK:
+        for do, point in product(["kill", "raise"], AT_WORK):
             failpoints.arm(point, do=do, once=True)
             sent.append(project.send(agent, "update", current_task=point)["id"])
             eventually(lambda: not failpoints.armed(point), 20)  # noqa: B023  # called at once
@@ -50,25 +50,24 @@ def test_whatever_a_worker_is_at_when_it_fails_each_command_is_applied_once(
     assert violations() == {}
 
 
-@pytest.mark.parametrize("point", AT_THE_DOOR)
 def test_what_a_door_has_accepted_is_applied_though_it_dies_before_it_has_rung(
-    project: Project, failpoints: Failpoints, tmp_path: Path, point: Point
+    project: Project, failpoints: Failpoints, tmp_path: Path
 ) -> None:
-    agent = project.born()
-    pause = ("POST", f"{project.agent(agent)}/pause", project.api.key)
-    once = uuid4().hex
+    agents = {point: project.born() for point in AT_THE_DOOR}
 
     with (
         Gunicorn.start(tmp_path / "web.log", **failpoints.environment) as web,
         Worker.start(tmp_path / "worker.log", 1, **failpoints.environment),
     ):
         eventually(lambda: web("GET", "/readyz", None).status_code == 200, 20)
-        failpoints.arm(point, do="kill", once=True)
-        asked = _until_answered(web, *pause, once)
-        eventually(lambda: not failpoints.armed(point))
-        eventually(lambda: applied(asked), HEALED_SECONDS)
+        for point, agent in agents.items():
+            failpoints.arm(point, do="kill", once=True)
+            asked = _until_answered(web, "POST", f"{project.agent(agent)}/pause", project.api.key, uuid4().hex)
+            eventually(lambda: not failpoints.armed(point))  # noqa: B023  # called at once
+            eventually(lambda: applied(asked), HEALED_SECONDS)  # noqa: B023
 
-    assert len(sql("SELECT 1 FROM commands WHERE agent_id = :id AND verb = 'pause'", id=agent)) == 1
+    for agent in agents.values():
+        assert len(sql("SELECT 1 FROM commands WHERE agent_id = :id AND verb = 'pause'", id=agent)) == 1
     assert violations() == {}
 
 
