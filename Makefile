@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS ?=
 
-# Where the environment forbids Python to keep bytecode, each of our processes would compile all of it at its start.
+# Where the environment forbids Python to keep bytecode, each of our processes would compile all of it at its start, and
+# each of pytest's all tests; what pytest makes of them only pytest can keep.
 COMPILE := $(BIN)/python -m compileall -q orchestrator workers web celeryconfig.py
 
 .DEFAULT_GOAL := help
@@ -23,8 +24,8 @@ demo: install ## 24 simulated agents through the public API, and whether the boo
 	@exec $(BIN)/orch demo $(ARGS)
 
 test: $(VENV)/.developed ## all tests, on real servers; ARGS="-k pause" for some
-	@$(COMPILE) tests
-	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(COMPILE)
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench: $(VENV)/.developed ## speed, ours and the yardsticks', into bench.json; some ten minutes
 	$(BIN)/python -m bench --json bench.json
