@@ -38,11 +38,13 @@ def busy(seconds: float) -> float:
 
 
 def eventually(fact: Callable[[], Any], seconds: float = 10) -> Any:
-    """What `fact` returns as soon as it is true; fails after so many seconds of a machine that is not busy."""
+    """What `fact` returns as soon as it is true; fails after so many seconds of a machine that is not busy. Looks less
+    often the longer it takes: others want the processor that each look takes."""
     began = time.monotonic()
     while not (found := fact()):
-        assert time.monotonic() < began + busy(seconds), f"not within {seconds} s: {getattr(fact, '__name__', fact)}"
-        time.sleep(0.01)
+        waited = time.monotonic() - began
+        assert waited < busy(seconds), f"not within {seconds} s: {getattr(fact, '__name__', fact)}"
+        time.sleep(min(max(0.01, waited / 20), 0.05))
     return found
 
 
