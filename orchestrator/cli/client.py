@@ -12,7 +12,7 @@ import httpx2
 from orchestrator.cli import documents
 from orchestrator.cli.documents import LIST, MARKS, Document, Page, stranger
 from orchestrator.cli.failures import Exit, Failure, refusal
-from orchestrator.sdk.address import is_loopback
+from orchestrator.sdk.address import is_loopback, needs_certificates
 from orchestrator.sdk.calls import Call
 
 PREFIX = "/api/v1"
@@ -54,6 +54,7 @@ class Client:
             headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=PATIENCE,
             trust_env=not is_loopback(url),  # a proxy for the world cannot reach our own machine
+            verify=needs_certificates(url),
         )
 
     def __enter__(self) -> Self:

@@ -24,3 +24,9 @@ def is_loopback(url: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def needs_certificates(url: str) -> bool:
+    """Whether a server there, or a proxy on the way, may have a certificate to be checked. To read those that are
+    trusted takes longer than all else that makes a client, so none are read where no TLS can be met."""
+    return url.lower().startswith("https:") or not is_loopback(url)

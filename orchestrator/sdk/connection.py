@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import httpx2
 
-from orchestrator.sdk.address import is_address, is_loopback
+from orchestrator.sdk.address import is_address, is_loopback, needs_certificates
 from orchestrator.sdk.calls import Call, Outcome, answer, pause_before_retry
 from orchestrator.sdk.errors import ConnectionFailed, NoServer
 
@@ -18,7 +18,7 @@ class Connection(AbstractContextManager["Connection"]):
     """One server as one caller sees it."""
 
     def __init__(self, url: str, token: str, http: httpx2.Client | None, retries: int) -> None:
-        self.http = http or httpx2.Client(trust_env=_trusts_env(url))
+        self.http = http or httpx2.Client(trust_env=_trusts_env(url), verify=needs_certificates(url))
         self._url, self._token, self._retries = url, token, retries
 
     def __exit__(self, *_: object) -> None:
@@ -56,7 +56,7 @@ class AsyncConnection:
     """The same with asyncio."""
 
     def __init__(self, url: str, token: str, http: httpx2.AsyncClient | None, retries: int) -> None:
-        self.http = http or httpx2.AsyncClient(trust_env=_trusts_env(url))
+        self.http = http or httpx2.AsyncClient(trust_env=_trusts_env(url), verify=needs_certificates(url))
         self._url, self._token, self._retries = url, token, retries
 
     async def send(self, call: Call[T]) -> T:
