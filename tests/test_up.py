@@ -21,6 +21,7 @@ import httpx2
 import psutil
 import pytest
 
+from orchestrator.sdk.address import needs_certificates
 from tests.stage import ROOT, busy, eventually, free_port, has_ipv6
 
 pytestmark = pytest.mark.usefixtures("_own_servers")
@@ -106,7 +107,7 @@ class Stack:
         key = (self.home / "admin.key").read_text().strip()
         headers = {"Authorization": f"Bearer {key}", "Prefer": "wait=10"}
         url = f"http://127.0.0.1:{self.port}/api/v1/{path}"
-        return httpx2.request(method, url, json=body, headers=headers, timeout=30)
+        return httpx2.request(method, url, json=body, headers=headers, timeout=30, verify=needs_certificates(url))
 
     def spawn(self) -> str:
         """The address of a new agent in a new project."""
@@ -118,8 +119,9 @@ class Stack:
 
     def is_ready(self) -> bool:
         """Whether the API says that it can do its work, Redis included."""
+        url = f"http://127.0.0.1:{self.port}/readyz"
         try:
-            answer = httpx2.get(f"http://127.0.0.1:{self.port}/readyz", timeout=2)
+            answer = httpx2.get(url, timeout=2, verify=needs_certificates(url))
         except httpx2.TransportError:
             return False
         return answer.status_code == 200 and not answer.json()["degraded"]

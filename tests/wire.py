@@ -16,6 +16,7 @@ from typing import Any, Self
 
 import httpx2
 
+from orchestrator.sdk.address import needs_certificates
 from tests.stage import ROOT, eventually
 
 GUNICORN = ["-c", "python:web.serve", "web:create_app()", "--log-level", "info"]
@@ -65,7 +66,7 @@ class Gunicorn:
             process = subprocess.Popen(command, cwd=ROOT, env=os.environ | environment, stdout=output, stderr=output)
         try:
             found = eventually(lambda: re.search(r"Listening at: (http://127\.0\.0\.1:(\d+))", log.read_text()), 30)
-            with httpx2.Client(base_url=found[1], timeout=60) as http:
+            with httpx2.Client(base_url=found[1], timeout=60, verify=needs_certificates(found[1])) as http:
                 assert http.get("/healthz").status_code == 200, log.read_text()  # it listens before it can answer
                 yield cls(process, log, int(found[2]), http)
         finally:
