@@ -54,7 +54,7 @@ class Fault(BaseModel):
     seconds: float = 0.0
     """How long the delay is."""
     once: bool = False
-    """Whether the first process that comes by is the only one; the file is gone then."""
+    """Whether the first process that comes by is the only one; its number is then added to the file's name."""
     only: frozenset[UUID] | None = None
     """Where one of these commands or agents is concerned, and nowhere else."""
 
@@ -72,7 +72,7 @@ def _reach(file: Path, ids: Iterable[UUID]) -> None:
         if fault.only is not None and fault.only.isdisjoint(ids):
             return
         if fault.once:
-            file.unlink()
+            file.rename(file.with_suffix(f".{os.getpid()}"))
         _act(fault)
 
 

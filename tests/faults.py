@@ -43,6 +43,13 @@ class Failpoints:
             return False
         return True
 
+    def met(self, point: Point) -> int | None:
+        """The number of the process that came by and was to fail once, told once; None where nobody did."""
+        for file in self._folder.glob(f"{point}.*"):
+            file.unlink()
+            return int(file.suffix[1:])
+        return None
+
     def armed(self, point: Point) -> bool:
         """Whether nobody came by who was to fail once."""
         return (self._folder / point).exists()

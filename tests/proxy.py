@@ -25,6 +25,7 @@ class Connection:
         self.said = b""
         self.lose_after: bytes | None = None
         self.losing = False
+        self.let_in = False
 
     def reset(self) -> None:
         """End it as a firewall does: without a word of goodbye."""
@@ -48,8 +49,11 @@ class Proxy:
         self._delay = 0.0
         self._loop = asyncio.new_event_loop()
         self._thread = Thread(target=self._loop.run_forever, name="proxy", daemon=True)
+        self._watches: list[set[Connection]] = []
         self.lost = 0
         """Answers that were swallowed so far."""
+        self.turned_away = 0
+        """Connections so far that the server did not take, or that PostgreSQL ended with an error as its first word."""
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -63,27 +67,53 @@ class Proxy:
         self._thread.join()
         self._loop.close()
 
-    def reset(self, who: bytes = b"") -> None:
-        """End these connections at once."""
-        self._call(lambda: [connection.reset() for connection in self._of(who)])
+    @property
+    def open(self) -> int:
+        """How many connections there are."""
+        return len(self._connections)
 
     @contextmanager
-    def cut(self, who: bytes = b"") -> Iterator[None]:
-        """Nothing of theirs arrives, in either direction; it is late, not lost."""
-        self._call(lambda: self._held.add(who))
+    def watched(self, who: bytes = b"") -> Iterator[set[Connection]]:
+        """Those of these connections on which anything is said inside the block; complete once it has ended."""
+        said: set[Connection] = set()
+        self._call(lambda: self._watches.append(said))
         try:
-            yield
+            yield said
         finally:
-            self._call(lambda: self._held.discard(who))
+            self._call(lambda: self._forget(said))
+            said -= {connection for connection in said if who not in connection.said}
+
+    def reset(self, who: bytes = b"") -> int:
+        """End these connections at once; how many there were."""
+        ended: list[Connection] = []
+
+        def end() -> None:
+            ended.extend(self._of(who))
+            for connection in ended:
+                connection.reset()
+
+        self._call(end)
+        return len(ended)
 
     @contextmanager
-    def delay(self, seconds: float) -> Iterator[None]:
-        """Whatever arrives is late by so much."""
-        self._delay = seconds
-        try:
-            yield
-        finally:
-            self._delay = 0.0
+    def cut(self, who: bytes = b"") -> Iterator[set[Connection]]:
+        """Nothing of theirs arrives, in either direction; it is late, not lost. Those who had anything to say."""
+        with self.watched(who) as held:
+            self._call(lambda: self._held.add(who))
+            try:
+                yield held
+            finally:
+                self._call(lambda: self._held.discard(who))
+
+    @contextmanager
+    def delay(self, seconds: float) -> Iterator[set[Connection]]:
+        """Whatever arrives is late by so much. Those to whom it was."""
+        with self.watched() as late:
+            self._delay = seconds
+            try:
+                yield late
+            finally:
+                self._delay = 0.0
 
     def lose_answer(self, after: bytes, who: bytes = b"") -> None:
         """What contains this is passed on, but its answer is not: that connection ends instead. Once for each."""
@@ -92,6 +122,9 @@ class Proxy:
     def spare(self) -> None:
         """Lose no more answers."""
         self._call(lambda: [setattr(connection, "lose_after", None) for connection in self._connections])
+
+    def _forget(self, said: set[Connection]) -> None:
+        self._watches = [watch for watch in self._watches if watch is not said]
 
     async def _end(self) -> None:
         self._listening.close()
@@ -118,6 +151,7 @@ class Proxy:
         try:
             from_server, to_server = await self._connect()
         except OSError:  # the server is away
+            self.turned_away += 1
             to_client.transport.abort()
             return
         connection = Connection(to_client, to_server)
@@ -156,10 +190,18 @@ class Proxy:
                 self.lost += 1
                 connection.reset()
                 return
+            self._note_entry(connection, data)
             target.write(data)
             await target.drain()
 
+    def _note_entry(self, connection: Connection, data: bytes) -> None:
+        """PostgreSQL begins with a demand for authentication, R, or with an error, E; a word on TLS may come before."""
+        self.turned_away += not connection.let_in and data.startswith(b"E")
+        connection.let_in |= data.startswith((b"R", b"E"))
+
     async def _pass(self, connection: Connection) -> None:
+        for watch in self._watches:
+            watch.add(connection)
         if self._delay:
             await asyncio.sleep(self._delay)
         while any(who in connection.said for who in self._held):
