@@ -11,10 +11,10 @@ from tempfile import TemporaryDirectory
 import click
 
 from tests.chaos import campaign, checks, floors, history, report
-from tests.chaos.campaign import Plan
 from tests.chaos.checks import Limited
 from tests.chaos.evidence import gather
 from tests.chaos.faults import ALL, WIPES
+from tests.chaos.plan import Plan
 from tests.chaos.planted import BUGS, Bug
 from tests.chaos.stack import LIMITED_PER_SECOND
 
@@ -32,7 +32,7 @@ def main() -> None:
 @main.command()
 @click.option("--seed", type=int, help="Which campaign; another one each time where it is not given.")
 @click.option("--minutes", type=float, default=3.5, show_default=True, help="For how long things go wrong.")
-@click.option("--least", type=int, default=1, show_default=True, help="How often each fault must happen.")
+@click.option("--least", type=int, default=1, show_default=True, help="How often each fault must hit somebody.")
 @click.option("--kills", type=int, default=1, show_default=True, help="How often a process must die at each failpoint.")
 @click.option("--commands", type=int, default=10_000, show_default=True, help="How many must be accepted at least.")
 @click.option("--only", multiple=True, type=click.Choice([*ALL]), help="Only these faults.")

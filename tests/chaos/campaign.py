@@ -2,7 +2,6 @@
 
 import random
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -11,18 +10,17 @@ from typing import Any
 
 from tests.chaos import history
 from tests.chaos.client import Caller, Request
-from tests.chaos.faults import ALL, KILLS, Missed
+from tests.chaos.faults import WITHOUT_BELLS
 from tests.chaos.follower import Follower, Listener
 from tests.chaos.history import Fault, Final, Recorder
-from tests.chaos.stack import Stack, stack, wait_until_back
+from tests.chaos.mishaps import go_wrong
+from tests.chaos.plan import Plan
+from tests.chaos.stack import Stack, stack
 from tests.chaos.workload import API, HOT, Client, World
 
 CLIENTS = 8
 REPLAYER = CLIENTS
 """The client that asks once more for what nobody knows of."""
-
-BETWEEN_SECONDS = (0.3, 1.2)
-"""From one fault's end to the next."""
 
 CALM_SECONDS = 12.0
 """For which the clients go on after the last fault: who waits for a command in vain then, may accuse."""
@@ -33,32 +31,6 @@ LEASE_ENDS_SECONDS = 8.0
 LISTENING_SECONDS = 30.0
 """In the end, for what the stream has not brought yet: events are told within a second, and one that was cut comes back
 after one."""
-
-LONGER = 0.5
-"""A campaign in which something has not happened goes on for so much of its time."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a campaign does, repeatable but for what the machine's own timing adds."""
-
-    seed: int
-    seconds: float
-    kinds: tuple[str, ...] = tuple(ALL)
-    least: int = 0
-    """How often each kind must happen."""
-    kills: int = 0
-    """How often a process must be killed at each failpoint, where that is more."""
-    commands: int = 1
-    """How many commands must be accepted."""
-    planted: str | None = None
-    patience: float = 60.0
-    """Seconds in which all must be done, once all is quiet. What is not, the checks will find."""
-
-    @property
-    def wanted(self) -> dict[str, int]:
-        """How often each kind must happen."""
-        return {kind: max(self.least, self.kills if kind in KILLS else 0) for kind in self.kinds}
 
 
 @dataclass
@@ -92,7 +64,7 @@ def run(plan: Plan, folder: Path) -> None:
         _under_load(campaign, world, stranger, (follower, listener))
         _until(lambda: _is_ready(replayer), plan.patience)
         _ask_again(replayer, world.unknown)
-        _last_words(replayer, running, world)
+        _last_words(campaign, replayer, world)
         time.sleep(LEASE_ENDS_SECONDS)
         _until(lambda: _is_done(replayer, world), plan.patience)
         time.sleep(3)  # usage that waits is counted within two sweeps
@@ -127,41 +99,13 @@ def _under_load(campaign: Campaign, world: World, stranger: str, followers: tupl
     with ThreadPoolExecutor(CLIENTS + len(followers)) as pool:
         working = [pool.submit(one.work) for one in (*clients, *followers)]
         try:
-            _go_wrong(campaign)
+            go_wrong(campaign.plan, campaign.stack, campaign.faults)
             time.sleep(CALM_SECONDS)
         finally:
             for one in (*clients, *followers):
                 one.stopping = True
         for work in working:
             work.result()
-
-
-def _go_wrong(campaign: Campaign) -> None:
-    """Fault after fault, of the kinds that are the furthest from what is wanted; for longer than planned where some are
-    missing."""
-    plan = campaign.plan
-    rng = random.Random(plan.seed)  # noqa: S311  # to be repeatable
-    ends = time.monotonic() + plan.seconds
-    happened, wanted = Counter(dict.fromkeys(plan.kinds, 0)), plan.wanted
-    while not plan.kinds and time.monotonic() < ends:
-        time.sleep(0.1)
-    while plan.kinds and time.monotonic() < ends + LONGER * plan.seconds * any((Counter(wanted) - happened).values()):
-        share = {kind: happened[kind] / max(1, wanted[kind]) for kind in plan.kinds}
-        kind = rng.choice([kind for kind in plan.kinds if share[kind] == min(share.values())])
-        happened[kind] += _happen(campaign, kind, rng)
-        time.sleep(rng.uniform(*BETWEEN_SECONDS))
-
-
-def _happen(campaign: Campaign, kind: str, rng: random.Random) -> bool:
-    """Whether it did: somebody may have to come by."""
-    began = time.monotonic_ns()
-    try:
-        ALL[kind](campaign.stack, rng)
-    except Missed:
-        return False
-    wait_until_back(campaign.stack)
-    campaign.faults.append(Fault(kind, "", began, time.monotonic_ns()))
-    return True
 
 
 def _is_ready(caller: Caller) -> bool:
@@ -175,16 +119,19 @@ def _ask_again(caller: Caller, unknown: Iterable[Request]) -> None:
         caller.insist(request, rng)
 
 
-def _last_words(caller: Caller, stack: Stack, world: World) -> None:
-    """Commands after which nobody rings: the bells are lost with Redis, and only a sweep can find them."""
+def _last_words(campaign: Campaign, caller: Caller, world: World) -> None:
+    """Commands after which nobody rings: the bells are lost with Redis, and only a sweep can find them. A fault like
+    any other, so that the checks know of it."""
     rng = random.Random(0)  # noqa: S311
-    stack.redis.stop()
-    stack.redis.lose()
+    redis, began, connections = campaign.stack.redis, time.monotonic_ns(), campaign.stack.to_redis.open
+    redis.stop()
+    redis.lose()
     for number, agent in enumerate(world.agents[:HOT]):
         key = f"last-{number}"
         path = f"{world.path}/agents/{agent}"
         caller.insist(Request("update", "PATCH", path, agent, key, {"current_task": key, "reason": key}), rng)
-    stack.redis.begin()
+    redis.begin()
+    campaign.faults.append(Fault(WITHOUT_BELLS, "connections", began, time.monotonic_ns(), connections))
 
 
 def _is_done(caller: Caller, world: World) -> bool:

@@ -133,5 +133,6 @@ def counts(evidence: Evidence) -> dict[str, int]:
         "events": sum(map(len, evidence.history.final.events.values())),
         "agents": len(evidence.history.final.agents),
         "faults": len(evidence.history.faults),
+        "faults that hit nobody": len(evidence.history.missed),
         "recovered": commands.recovered(evidence),
     }

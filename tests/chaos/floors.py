@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 
 from tests.chaos.commands import recovered
 from tests.chaos.evidence import Evidence, Sent
+from tests.chaos.faults import WITHOUT_BELLS
 from tests.chaos.history import Call
 from tests.chaos.leases import Office, offices
 
@@ -42,10 +43,16 @@ REFUSALS = {
 
 def missed(evidence: Evidence, wanted: Mapping[str, int], commands: int) -> list[str]:
     """What a campaign of so many commands should have met and did not, in sentences: with any, it is inconclusive and
-    not passed. `wanted` says how often each kind of fault must have happened; one at least must in any case."""
-    happened = Counter(fault.kind for fault in evidence.history.faults)
-    found = [f"{kind}: {happened[kind]} of {least}" for kind, least in wanted.items() if happened[kind] < least]
-    if not happened:
+    not passed. `wanted` says how often each kind of fault must have hit somebody; one at least must have, beside what
+    each campaign ends with."""
+    hit = Counter(fault.kind for fault in evidence.history.faults)
+    nobody = Counter(fault.kind for fault in evidence.history.missed)
+    found = [
+        f"{kind}: {hit[kind]} of {least}" + (f", and {nobody[kind]} that hit nobody" if nobody[kind] else "")
+        for kind, least in wanted.items()
+        if hit[kind] < least
+    ]
+    if not hit.keys() - {WITHOUT_BELLS}:
         found.append("nothing went wrong")
     met = Counter(_met(evidence))
     least = {"command accepted": commands} | {name: floor(number, commands) for name, number in FLOORS.items()}

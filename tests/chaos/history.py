@@ -43,12 +43,18 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What went wrong on purpose, from when to when; a kill is over when what was killed is back."""
+    """What went wrong on purpose, from when to when: at `healed` nothing is done to anybody any more. What was killed
+    is not back by then: to come back is our programs' own work.
+
+    `hit` is how many it concerned, and `target` of what: connections, keys, or a process and its number. One that hit
+    nobody had no effect.
+    """
 
     kind: str
     target: str
     t0: int
     healed: int
+    hit: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +74,13 @@ class Final:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What the checks judge; calls in the order in which they began."""
+    """What the checks judge; calls in the order in which they began. The faults are those that hit somebody; `missed`
+    are those that did not, and excuse nothing."""
 
     calls: list[Call]
     faults: list[Fault]
     final: Final
+    missed: list[Fault] = field(default_factory=list)
 
 
 class Recorder:
@@ -101,7 +109,7 @@ class Recorder:
 
 
 def write(folder: Path, faults: list[Fault], final: Final) -> None:
-    """Add what the clients do not write."""
+    """Add what the clients do not write; the faults with those that hit nobody."""
     (folder / "faults.jsonl").write_text("".join(json.dumps(asdict(fault)) + "\n" for fault in faults))
     (folder / "final.json").write_text(json.dumps(asdict(final)))
 
@@ -128,7 +136,8 @@ def read(folder: Path) -> History:
     calls = [call for file in folder.glob("client-*.jsonl") for call in _calls(file)]
     faults = [Fault(**line) for line in _lines(folder / "faults.jsonl")]
     final = Final(**json.loads((folder / "final.json").read_text()))
-    return History(sorted(calls, key=lambda call: call.t0), faults, final)
+    hit, missed = [one for one in faults if one.hit], [one for one in faults if not one.hit]
+    return History(sorted(calls, key=lambda call: call.t0), hit, final, missed)
 
 
 def _calls(file: Path) -> Iterator[Call]:

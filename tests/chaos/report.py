@@ -27,11 +27,21 @@ def lines(evidence: Evidence, found: list[Violation]) -> Iterator[str]:
         yield f"BROKEN {check}: {len(violations)}"
         yield from _witness(min(violations, key=_length), evidence.history.faults, begin)
     yield from (f"{number:>8} {what}" for what, number in counts(evidence).items())
-    happened = Counter(fault.kind for fault in evidence.history.faults)
-    for kind, seconds in sorted(recovery(evidence).items()):
-        yield f"{happened[kind]:>8} {kind}: commands go on after {median(seconds):.2f} s, at most {max(seconds):.2f} s"
-    if happened:
-        yield f"{happened.total():>8} faults: commands go on within {at_most(evidence):.2f} s after 99 of 100"
+    yield from _faults(evidence)
+
+
+def _faults(evidence: Evidence) -> Iterator[str]:
+    """Of each kind how many hit somebody, how many these were, and how soon commands went on; then of all together."""
+    hit = Counter(fault.kind for fault in evidence.history.faults)
+    missed = Counter(fault.kind for fault in evidence.history.missed)
+    seconds = recovery(evidence)
+    for kind in sorted(hit | missed):
+        victims = sum(fault.hit for fault in evidence.history.faults if fault.kind == kind)
+        told = f"{hit[kind]:>8} {kind}: {victims} hit" + (f", {missed[kind]} times nobody" if missed[kind] else "")
+        after = seconds.get(kind)
+        yield f"{told}; commands go on after {median(after):.2f} s, at most {max(after):.2f} s" if after else told
+    if hit:
+        yield f"{hit.total():>8} faults: commands go on within {at_most(evidence):.2f} s after 99 of 100"
 
 
 def _length(violation: Violation) -> tuple[bool, int]:
@@ -50,7 +60,8 @@ def _witness(violation: Violation, faults: Iterable[Fault], begin: int) -> Itera
         last = max(call.t1 or call.t0 for call in calls)
         for fault in faults:
             if fault.t0 <= last + AROUND and calls[0].t0 - AROUND <= fault.healed:
-                yield f"    {_time(fault.t0, begin)} to {_time(fault.healed, begin)}: {fault.kind} {fault.target}"
+                until = f"{_time(fault.t0, begin)} to {_time(fault.healed, begin)}"
+                yield f"    {until}: {fault.kind} ({fault.hit} {fault.target})"
 
 
 def _call(call: Call, begin: int) -> str:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -27,6 +28,9 @@ LIMITS = {"*": "off", "anonymous": "off", "agent_metrics": f"{LIMITED_PER_SECOND
 """One is on, so that it can be seen to be kept."""
 
 START_SECONDS = 60
+
+CHILDREN = {"web": 2, "worker": 2, "beat": 0}
+"""Our programs, and how many processes do the work of each."""
 
 
 class OwnPostgres:
@@ -88,8 +92,8 @@ class Stack:
             "ORCH_HOME": str(self.home),
             "ORCH_PORT": str(self.port),
             "ORCH_FLOWER_PORT": "0",
-            "ORCH_WEB_PROCESSES": "2",
-            "ORCH_WORKER_PROCESSES": "2",
+            "ORCH_WEB_PROCESSES": str(CHILDREN["web"]),
+            "ORCH_WORKER_PROCESSES": str(CHILDREN["worker"]),
             "ORCH_LIMITS": json.dumps(LIMITS),
             "ORCH_DATABASE_URL": f"postgresql+psycopg://postgres@127.0.0.1:{self.to_postgres.port}/{DATABASE}",
             "ORCH_REDIS_URL": f"redis://:{self._redis_password}@127.0.0.1:{self.to_redis.port}/0",
@@ -114,15 +118,29 @@ class Stack:
     def program(self, name: str) -> psutil.Process | None:
         """The main process of web, worker or beat; None while it is being started again."""
         with suppress(FileNotFoundError, psutil.NoSuchProcess, ValueError):
-            return psutil.Process(json.loads((self.home / "run" / f"{name}.json").read_text())["program"][0])
+            pid, born = json.loads((self.home / "run" / f"{name}.json").read_text())["program"]
+            found = psutil.Process(pid)
+            return found if abs(found.create_time() - born) < 1 and _lives(found) else None
         return None
 
     def children(self, name: str) -> list[psutil.Process]:
         """Those that do its work."""
         main = self.program(name)
         with suppress(psutil.NoSuchProcess):
-            return main.children() if main is not None else []
+            return [child for child in main.children() if _lives(child)] if main is not None else []
         return []
+
+    def processes(self) -> dict[int, str]:
+        """What each living process of ours is."""
+        mains = {name: main for name in CHILDREN if (main := self.program(name))}
+        children = {child.pid: f"{name} child" for name in mains for child in self.children(name)}
+        return {main.pid: f"{name} main" for name, main in mains.items()} | children
+
+
+def _lives(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    return False
 
 
 @contextmanager
@@ -144,10 +162,19 @@ def stack(home: Path, planted: str | None = None) -> Iterator[Stack]:
         yield made
 
 
-def wait_until_back(stack: Stack, seconds: float = 30) -> None:
-    """Until both programs have all their processes again."""
+def wait_until_back(stack: Stack, killed: int | None = None, seconds: float = 30) -> None:
+    """Until every program has all its processes again, and none of them is the one that was killed."""
     began = time.monotonic()
-    while min(len(stack.children(name)) for name in ("web", "worker")) < 2:
+    while missing := _missing(stack, killed):
         if time.monotonic() > began + busy(seconds):
-            raise TimeoutError("a program of ours did not come back")
+            raise TimeoutError(f"did not come back: {', '.join(missing)}")
         time.sleep(0.05)
+
+
+def _missing(stack: Stack, killed: int | None) -> list[str]:
+    there = stack.processes()
+    if killed in there:
+        return [f"another {there[killed]} than {killed}"]
+    counted = Counter(there.values())
+    wanted = {f"{name} main": 1 for name in CHILDREN} | {f"{name} child": number for name, number in CHILDREN.items()}
+    return [what for what, number in wanted.items() if counted[what] < number]
