@@ -56,6 +56,16 @@ class OwnPostgres:
         """End it in order."""
         self._life.close()
 
+    @property
+    def lives(self) -> bool:
+        """Whether it has not ended by itself."""
+        return self._process.poll() is None
+
+    def begin_again(self) -> None:
+        """After it has ended by itself."""
+        self.stop()
+        self.begin()
+
     @contextmanager
     def connected(self) -> Iterator["psycopg.Connection[Any]"]:
         """A connection past the proxies."""
