@@ -73,12 +73,14 @@ worker_redirect_stdouts = False
 worker_proc_alive_timeout = 30  # importing takes longer than the default 4 s on a busy machine
 worker_disable_rate_limits = True  # limits are the API's business
 
-# Each expires when its successor is due: workers that come back must not find hours of stale ticks.
+# None expires, for that takes two hosts whose clocks agree; workers.ticks sees to it that workers that come back do
+# not find hours of stale ones.
+beat_scheduler = "workers.ticks:Ticks"
 beat_schedule = {
-    "sweep": {"task": "orchestrator.sweep", "schedule": 2.0, "options": {"expires": 2}},
-    "canary": {"task": "orchestrator.canary", "schedule": 10.0, "options": {"expires": 10}},
-    "canary-upkeep": {"task": "orchestrator.canary", "schedule": 10.0, "options": {"expires": 10, "queue": "upkeep"}},
-    "roll": {"task": "orchestrator.roll", "schedule": 10.0, "options": {"expires": 10}},
-    "inspect": {"task": "orchestrator.inspect", "schedule": 60.0, "options": {"expires": 60}},
-    "prune": {"task": "orchestrator.prune", "schedule": 3600.0, "options": {"expires": 3600}},
+    "sweep": {"task": "orchestrator.sweep", "schedule": 2.0, "options": {"queue": "upkeep"}},
+    "canary": {"task": "orchestrator.canary", "schedule": 10.0, "options": {"queue": "commands"}},
+    "canary-upkeep": {"task": "orchestrator.canary", "schedule": 10.0, "options": {"queue": "upkeep"}},
+    "roll": {"task": "orchestrator.roll", "schedule": 10.0, "options": {"queue": "upkeep"}},
+    "inspect": {"task": "orchestrator.inspect", "schedule": 60.0, "options": {"queue": "upkeep"}},
+    "prune": {"task": "orchestrator.prune", "schedule": 3600.0, "options": {"queue": "upkeep"}},
 }
