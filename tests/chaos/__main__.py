@@ -15,7 +15,8 @@ from tests.chaos.checks import Limited
 from tests.chaos.evidence import gather
 from tests.chaos.faults import ALL, WIPES
 from tests.chaos.plan import Plan
-from tests.chaos.planted import BUGS, Bug
+from tests.chaos.planted import BUGS
+from tests.chaos.planting import Bug
 from tests.chaos.stack import LIMITED_PER_SECOND
 
 LIMITED = (Limited("agent_metrics", LIMITED_PER_SECOND, 1.0, WIPES),)
