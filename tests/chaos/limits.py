@@ -8,20 +8,19 @@ from tests.chaos.history import Call, Fault, History
 
 SECOND = 10**9
 
-AFTER = 2 * SECOND
-"""For so long after it is back, a door may still do without Redis."""
-
-PER_WIPE = 2
-"""Windows that one fault may begin anew: each door judges by itself while Redis is away, and Redis, back, knows of
-nothing."""
+AFTER = 3 * SECOND // 2
+"""For so long after it is back a door may still do without Redis: it gives it a quarter of a second, and then rests for
+one."""
 
 NOT_COUNTED = frozenset({401, 429})
 """Answers to requests that spent nothing; nor is it known of those that failed with 5xx."""
 
 
 def limits(history: History, op: str, most: int, seconds: float, wipes: Collection[str] = ()) -> Iterator[Violation]:
-    """More admitted calls than a limit allows, wholly inside one window; more are allowed where a fault of a kind in
-    `wipes` was under way. All calls of the operation must be those of one caller."""
+    """More admitted calls than a limit allows, wholly inside one window. It may be the limit once more for each fault
+    of a kind in `wipes` that was under way meanwhile: it begins the window anew, or lets each door judge by its own
+    share. (Not both: a door does without Redis for a second, which is the window here.) All calls of the operation must
+    be those of one caller."""
     window = int(seconds * SECOND)
     admitted = (call for call in history.calls if call.op == op and _admitted(call))
     faults = [fault for fault in history.faults if fault.kind in wipes]
@@ -29,7 +28,7 @@ def limits(history: History, op: str, most: int, seconds: float, wipes: Collecti
     for number, call in enumerate(sorted(admitted, key=_end)):
         insort(inside, (call.t0, number, call))
         del inside[: bisect_right(inside, (_end(call) - window, NO_NUMBER, call))]
-        if len(inside) > most and len(inside) > most * (1 + PER_WIPE * _under_way(faults, inside[0][0], _end(call))):
+        if len(inside) > most and len(inside) > most * (1 + _under_way(faults, inside[0][0], _end(call))):
             sentence = f"{len(inside)} calls of {op} were admitted within {seconds:g} s, of {most}"
             yield Violation("limits", sentence, None, tuple(one for _, _, one in inside))
             inside.clear()  # a burst is told of once
