@@ -1,4 +1,5 @@
-"""Commands of many agents at once: each item of a list is told of as it ended, and a filter takes whom it names."""
+"""Commands and beats of many agents at once: each item of a list is told of as it ended, and a filter takes whom it
+names."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping
@@ -6,6 +7,7 @@ from functools import cache
 from itertools import accumulate
 from typing import Any
 
+from tests.chaos.apart import STATUSES
 from tests.chaos.commands import answered
 from tests.chaos.contract import Life
 from tests.chaos.evidence import NEVER, Evidence, Request, Violation
@@ -61,6 +63,23 @@ def _wrong_refusal(code: str, order: Mapping[str, Any], request: Request, eviden
     known = evidence.known.get(order.get("agent_id") or "", ())
     born = any(one.version > 0 and one.t1 < request.first for one in known)
     return "was refused as not_found, and its agent was born" if code == "not_found" and born else None
+
+
+def beats(evidence: Evidence) -> Iterator[Violation]:
+    """Many beats whose answer does not tell of each of them once, in order; or of one that was heard and refused, or
+    neither, or refused for what cannot be wrong with it."""
+    for call in evidence.history.calls:
+        if call.op != "beats" or call.outcome != "ok":
+            continue
+        asked = [beat["agent_id"] for beat in call.sent["body"]["beats"]]
+        if [item["agent_id"] for item in call.answer["data"]] != asked:
+            sentence = f"{len(asked)} agents beat, and {len(call.answer['data'])} were answered, or others"
+            yield Violation("beats", sentence, None, (call,))
+            continue
+        for item in call.answer["data"]:
+            told, error = item.get("told"), item.get("error")
+            if (told is None) == (error is None) or (error is not None and error["code"] not in STATUSES):
+                yield Violation("beats", f"a beat was told {told}, and refused as {error}", item["agent_id"], (call,))
 
 
 class Reach:

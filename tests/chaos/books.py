@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from tests.chaos.evidence import NEVER, Evidence, Violation, said, shown
+from tests.chaos.evidence import NEVER, Evidence, Violation, counted, said, shown
 from tests.chaos.history import Call
 
 
@@ -59,8 +59,7 @@ class Reading(NamedTuple):
 
 
 def ledger(evidence: Evidence) -> Ledger:
-    """What was reported, by usage and by beats. Usage of a beat is counted even where the beat is refused as fenced,
-    but not where its token is refused: of those that are not answered 200 nobody knows."""
+    """What was reported, by usage and by beats. Where a beat's token is refused nobody knows whether it was."""
     found: Ledger = defaultdict(dict)
     for call in evidence.history.calls:
         entries = (call.sent.get("body") or {}).get("entries") if call.op in ("usage", "beat") else None
@@ -68,7 +67,7 @@ def ledger(evidence: Evidence) -> Ledger:
             continue
         for entry in entries:
             report = found[call.agent].setdefault(entry["report_id"], Report(_used(entry), call.t0))
-            report.sure |= call.outcome == "ok"
+            report.sure |= counted(call)
             if call.op == "usage" and call.status == 200:
                 report.counted = min(report.counted, call.t1 or NEVER)
     return found

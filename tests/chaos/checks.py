@@ -21,6 +21,7 @@ from tests.chaos import (
     reads,
     recovery,
     replay,
+    stillness,
     surprises,
     whole,
 )
@@ -64,6 +65,7 @@ CHECKS: tuple[Check, ...] = (
     commands.idempotency,
     batches.bulk,
     batches.matching,
+    batches.beats,
     order.versions,
     order.order,
     order.if_match,
@@ -79,6 +81,7 @@ CHECKS: tuple[Check, ...] = (
     whole.metrics,
     leases.leases,
     origins.unasked,
+    stillness.still,
     recovery.slow,
     surprises.broken,
     tenancy,

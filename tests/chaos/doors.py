@@ -5,7 +5,7 @@ from typing import Any
 from tests.chaos.contract import Order
 from tests.chaos.evidence import Request, Sent, ordered
 from tests.chaos.history import Call
-from tests.chaos.simulated import Answer, Fleet, Subject
+from tests.chaos.simulated import STOPPED, Answer, Fleet, Subject
 
 SILENCE = 10**9 * 5 * 4 // 3
 """After which a lease is lost: four thirds of its ttl, which is five seconds here."""
@@ -64,14 +64,19 @@ class Server(Fleet):
         subject, entries = self.subjects[call.agent or ""], call.sent["body"]["entries"]
         if subject.life.status is None and not subject.mail:
             return NOT_FOUND
+        new = self._report(subject, entries)
+        if "wait" in call.sent:
+            self.count(subject)
+        answer = {"accepted": new, "duplicates": len(entries) - new, "conflicts": []}
+        return 200 if "wait" in call.sent else 202, answer
+
+    def _report(self, subject: Subject, entries: list[dict[str, Any]]) -> int:
+        """How many are new."""
         new = {entry["report_id"]: entry for entry in entries if entry["report_id"] not in subject.reports}
         subject.reports |= new.keys()
         subject.uncounted += new.values()
         self.dirty[subject.id] = subject
-        if "wait" in call.sent:
-            self.count(subject)
-        answer = {"accepted": len(new), "duplicates": len(entries) - len(new), "conflicts": []}
-        return 200 if "wait" in call.sent else 202, answer
+        return len(new)
 
     def _lease(self, call: Call, now: int) -> Answer:
         subject, body = self.subjects[call.agent or ""], call.sent["body"]
@@ -83,13 +88,29 @@ class Server(Fleet):
 
     def _beat(self, call: Call, now: int) -> Answer:
         subject, body = self.subjects[call.agent or ""], dict(call.sent["body"])
-        version = subject.life.version
+        if subject.life.status is None:
+            return NOT_FOUND
+        self._report(subject, body.pop("entries", []))
+        version, ack = subject.life.version, body.pop("ack", False)
         if body.pop("epoch") != subject.epoch or not subject.alive(now):
             return 409, {"version": version, "directive": self._told(subject)}
         subject.lost_at = now + SILENCE
         if body and subject.life.status != "paused":
             self.accept(subject, Order("update", body, subject.epoch), None, "agent")
-        return 200, {"directive": self._told(subject), "version": version}
+        told = self._told(subject)
+        subject.acked = ack and told != "continue"
+        if subject.acked and subject.life.status in STOPPED:
+            self.quiesce(subject, "ack")
+        return 200, {"directive": told, "version": version}
+
+    def _beats(self, call: Call, now: int) -> Answer:
+        data = []
+        for beat in call.sent["body"]["beats"]:
+            alone = {name: value for name, value in beat.items() if name != "agent_id"}
+            status, answer = self._beat(Call(0, "beat", 0, beat["agent_id"], None, {"body": alone}), now)
+            told, code = (answer, None) if status == 200 else (None, "fenced" if status == 409 else "not_found")
+            data.append({"agent_id": beat["agent_id"], "told": told, "error": code and {"code": code}})
+        return 200, {"data": data}
 
     def _release(self, call: Call, now: int) -> Answer:
         subject = self.subjects[call.agent or ""]
@@ -100,7 +121,8 @@ class Server(Fleet):
 
     def _over(self, subject: Subject) -> None:
         if subject.holder is not None:
-            subject.holder = None
+            subject.holder, subject.acked = None, False
+            self.quiesce(subject, "release")
             self.accept(subject, Order("settle", {}), "lease_over", "system")
 
     def _told(self, subject: Subject) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from tests.chaos.commands import answered
-from tests.chaos.evidence import NEVER, Evidence, Violation
+from tests.chaos.evidence import NEVER, Evidence, Violation, counted
 from tests.chaos.history import Call
 
 
@@ -44,9 +44,9 @@ def _bearers(evidence: Evidence) -> Bearers:
         if request.op == "usage" and not request.refused:
             _bring(found, request.calls[0], Bearer(request.key, request.first, request.replied))
     for call in evidence.history.calls:
-        # What a beat brings is taken even where it is fenced.
+        # What a beat brings may be taken even where it is refused.
         if call.op == "beat" or (call.op == "usage" and call.key is None and call.outcome != "refused"):
-            _bring(found, call, Bearer(None, call.t0, (call.t1 or NEVER) if call.outcome == "ok" else NEVER))
+            _bring(found, call, Bearer(None, call.t0, (call.t1 or NEVER) if counted(call) else NEVER))
     return found
 
 

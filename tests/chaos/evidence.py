@@ -2,9 +2,10 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+from tests.chaos.apart import told_apart
 from tests.chaos.contract import UNBORN, Life, Order, change
 from tests.chaos.history import Call, History
 
@@ -110,6 +111,7 @@ class Evidence:
 
 def gather(history: History) -> Evidence:
     """One pass over everything; what is known of an agent comes in the order of time."""
+    history = replace(history, calls=[*told_apart(history.calls)])
     evidence = Evidence(history, _requests(history.calls))
     _add_commands(evidence)
     evidence.lives = {agent: _lived(events) for agent, events in history.final.events.items() if dense(events)}
@@ -124,6 +126,12 @@ def gather(history: History) -> Evidence:
 def said(call: Call) -> Mapping[str, Any]:
     """The answer, where it is an object; else an empty one."""
     return call.answer if isinstance(call.answer, dict) else {}
+
+
+def counted(call: Call) -> bool:
+    """Whether the usage that it brought is in the ledger for sure: that of a beat is even where the beat is fenced, and
+    told what it should do then."""
+    return call.outcome == "ok" or (call.op == "beat" and "directive" in said(call))
 
 
 def shown(call: Call) -> Mapping[str, Any] | None:

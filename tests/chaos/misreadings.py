@@ -180,6 +180,15 @@ def lease_the_ended(draft: Draft) -> None:
     draft.calls.append(replace(lease, t1=lease.t0 + 1, status=201, answer={"epoch": last, "directive": "continue"}))
 
 
+def answer_fewer(draft: Draft) -> None:
+    call = next(draft.answered("beats"))
+    draft.change(call, answer={"data": call.answer["data"][1:]})
+
+
+def move_on(draft: Draft) -> None:
+    next(agent for agent in draft.final.agents if agent["status"] == "paused")["quiesced_by"] = None
+
+
 def let_in(draft: Draft) -> None:
     draft.change(next(draft.answered("stranger", 404)), status=200, answer={})
 
@@ -219,6 +228,8 @@ MISREADINGS: dict[Break, str] = {
     tell_the_paused: "leases",
     tell_before_the_stop: "leases",
     lease_the_ended: "leases",
+    answer_fewer: "beats",
+    move_on: "still",
     let_in: "tenancy",
     forbid: "tenancy",
     break_down: "broken",

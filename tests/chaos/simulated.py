@@ -13,6 +13,8 @@ from tests.chaos.history import Final
 Answer = tuple[int, Any]
 """Status and body."""
 
+STOPPED = ("paused", "terminated")
+
 REJECTIONS = {"not_found": 404, "precondition_failed": 412}
 
 
@@ -30,6 +32,9 @@ class Subject:
     epoch: int = 0
     holder: str | None = None
     lost_at: int = 0
+    acked: bool = False
+    waiting: list[dict[str, Any]] = field(default_factory=list)
+    """The stops whose end its process has not told."""
 
     def alive(self, now: int) -> bool:
         """Whether it has a lease."""
@@ -78,13 +83,16 @@ class Fleet:
             **{name: life.fields.get(name) for name in ("name", "current_task", "session_id", "short_term_memory")},
             "holds": [{"owner": owner} for owner in life.fields["holds"]],
             "terminated_at": "now" if life.status == "terminated" else None,
+            "quiesced_by": None if subject.waiting or life.status not in STOPPED else "no_lease",
             "tasks_completed": tasks,
             "tokens_used": tokens,
             "cost_incurred": str(cost),
         }
 
     def final(self) -> Final:
-        """What there is in the end."""
+        """What there is in the end, when all leases are over."""
+        for subject in self.subjects.values():
+            self.quiesce(subject, "expiry")
         born = [subject for subject in self.subjects.values() if subject.life.status]
         return Final(
             agents=[self.show(subject) for subject in born],
@@ -106,6 +114,7 @@ class Fleet:
             "actor": {"type": actor, "id": None},
             "version": None,
             "error": None,
+            "quiesced_by": None,
         }
         self.commands[made["id"]], self.orders[made["id"]] = made, order
         subject.mail.append(made)
@@ -127,7 +136,23 @@ class Fleet:
                 holds = [{"owner": owner} for owner in demanded.changes["holds"]]
                 event["changes"] = demanded.changes | {"holds": holds}
             subject.events.append(event)
+            self._stop(subject, command)
         command["version"] = subject.life.version
+
+    def _stop(self, subject: Subject, command: dict[str, Any]) -> None:
+        """Note who is waited for: a process that is there, and has not said yet that it stands still."""
+        if subject.life.status not in STOPPED:
+            subject.waiting, subject.acked = [], False
+        elif command["verb"] in ("pause", "update", "terminate"):
+            subject.waiting.append(command)
+            if subject.acked or subject.holder is None:
+                self.quiesce(subject, "ack" if subject.holder else "no_lease")
+
+    def quiesce(self, subject: Subject, cause: str) -> None:
+        """What was waited for has come."""
+        for command in subject.waiting:
+            command["quiesced_by"] = cause
+        subject.waiting = []
 
     def _demanded(self, subject: Subject, order: Order, actor: str) -> Any:
         """A process cannot resume its agent; the word that one is gone lets the agent rest."""

@@ -173,16 +173,14 @@ class Simulation:
             agent = self._agents[-1]
         if op == "cancel":
             sent["command"] = self._rng.choice(self._commands or [*self._server.commands])
-        if op in ("beat", "release"):
-            agent, epoch = self._rng.choice(self._leases) if self._leases else (agent, 1)
-            says = self._rng.choice([{}, {"status": "working"}, {"status": "idle"}]) if op == "beat" else {}
-            sent["body"] = {"epoch": epoch} | says
+        if op in ("beat", "beats", "release"):
+            agent, sent["body"] = self._of_process(op, agent)
         if op == "lease":
             sent["body"] = {"holder": key, "ttl": 5}
         if op in ("bulk", "by_filter"):
             sent["body"] = self._many(op, key)
         keyed = op in ORDERS or op in ("usage", "cancel", "bulk", "by_filter")
-        alone = op in ("cancel", "bulk", "by_filter", "list", "metrics")
+        alone = op in ("cancel", "bulk", "by_filter", "beats", "list", "metrics")
         return Call(client, op, 0, None if alone else agent, key if keyed else None, sent)
 
     def _body(self, op: str, key: str) -> Mapping[str, Any]:
@@ -202,6 +200,20 @@ class Simulation:
         }
         return rng.choice(bodies[op]) | ({"reason": key} if op != "usage" else {})
 
+    def _of_process(self, op: str, agent: str | None) -> tuple[str | None, dict[str, Any]]:
+        """Whom it concerns, and its body."""
+        if op == "beats":
+            held = dict(self._leases) or {agent or "": 1}
+            return None, {"beats": [{"agent_id": one, "epoch": n} | self._says() for one, n in held.items()]}
+        agent, epoch = self._rng.choice(self._leases) if self._leases else (agent, 1)
+        return agent, {"epoch": epoch} | (self._says() if op == "beat" else {})
+
+    def _says(self) -> dict[str, Any]:
+        """What a beat may say; that its process stands still only means something where it was told to."""
+        self._count += 1
+        used = {"entries": [self._entry(f"said {self._count}")]}
+        return self._rng.choice([{}, {"status": "working"}, {"status": "idle"}, used, {"ack": True}])
+
     def _entry(self, report: str) -> dict[str, Any]:
         cost, tokens = f"0.{self._rng.randrange(10**9):09}", self._rng.randrange(1000)
         return {"report_id": report, "input_tokens": tokens, "output_tokens": 7, "cost": cost, "tasks_completed": 1}
@@ -216,6 +228,7 @@ class Simulation:
 
 
 WEIGHTS = {
-    "update": 22, "pause": 12, "resume": 14, "usage": 12, "get": 14, "beat": 8, "lease": 4, "release": 1, "spawn": 5,
-    "cancel": 3, "terminate": 1, "bulk": 2, "by_filter": 1, "list": 1, "metrics": 3, "agent_metrics": 2, "stranger": 1,
+    "update": 22, "pause": 12, "resume": 14, "usage": 12, "get": 14, "beat": 7, "beats": 2, "lease": 4, "release": 1,
+    "spawn": 5, "cancel": 3, "terminate": 1, "bulk": 2, "by_filter": 1, "list": 1, "metrics": 3, "agent_metrics": 2,
+    "stranger": 1,
 }  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Any
 
 from tests.chaos.client import Caller, Request
 from tests.chaos.history import Call
+from tests.chaos.tenures import Processes, Reports
 
 API = "/api/v1"
 HOT = 6
@@ -44,16 +45,16 @@ class Client:
         self._count = 0
         self._command: str | None = None
         self._used: str | None = None
-        self._lease: tuple[str, int, str] | None = None
-        self._reports: list[tuple[str, dict[str, Any]]] = []
+        self._reports = Reports(self._rng)
+        self._processes = Processes(caller, world.path, self._rng, self._reports)
         self.stopping = False
 
     def work(self) -> None:
         """One thing after the other."""
         ops: dict[Callable[[], None], int] = {
-            self._move: 26, self._update: 22, self._usage: 12, self._get: 12, self._beat: 8, self._spawn: 5,
-            self._cancel: 3, self._terminate: 2, self._bulk: 3, self._by_filter: 2, self._list: 1, self._metrics: 3,
-            self._agent_metrics: 2, self._stranger_looks: 1, self._use_a_key_again: 1,
+            self._move: 26, self._update: 22, self._usage: 12, self._get: 12, self._beat: 10, self._spawn: 7,
+            self._cancel: 3, self._terminate: 7, self._bulk: 3, self._by_filter: 2, self._list: 1, self._metrics: 3,
+            self._agent_metrics: 2, self._stranger_looks: 1, self._use_a_key_again: 1, self._spawn_again: 3,
         }  # fmt: skip
         while not self.stopping:
             enough = len(self._world.agents) >= HOT
@@ -97,9 +98,18 @@ class Client:
         key = self._key()
         body = {"agent_type_id": self._world.type_id, "name": f"flock-{self._rng.randrange(FLOCKS)}", "reason": key}
         request = Request("spawn", "POST", f"{self._world.path}/agents", None, key, body, self._wait())
-        call = self._mutate(request)
+        self._add(self._mutate(request))
+
+    def _add(self, call: Call) -> None:
         if call.outcome == "ok":
             self._world.agents.append(call.answer["id" if call.status == 201 else "agent_id"])
+
+    def _spawn_again(self) -> None:
+        """Under a name that is to be one agent's alone: the first gets it, and the door refuses the others."""
+        key = self._key()
+        body = {"agent_type_id": self._world.type_id, "name": "unique", "unique_name": True, "reason": key}
+        call = self._mutate(Request("spawn", "POST", f"{self._world.path}/agents", None, key, body, self._wait()))
+        self._add(call)
 
     def _move(self) -> None:
         verb = self._rng.choice(["pause", "resume"])
@@ -123,8 +133,10 @@ class Client:
         self._order("update", agent, body, self._wait() | condition)
 
     def _terminate(self) -> None:
-        agent = self._rng.choice(self._world.agents)
-        if agent not in self._world.agents[:HOT]:
+        """One of the others than the hot ones; half of the time one that was ended before, which must be refused."""
+        others = [*self._world.ended] if self._rng.random() < 0.5 else self._world.agents[HOT:]
+        if others:
+            agent = self._rng.choice(others)
             self._order("terminate", agent, {}, self._wait())
             self._world.ended.add(agent)
 
@@ -149,50 +161,17 @@ class Client:
 
     def _usage(self) -> None:
         key, agent = self._key(), self._agent()
-        entries = [self._entry(f"{key}.{number}") for number in range(self._rng.randint(1, 6))]
-        again = self._rng.random() < 0.2 and self._reports
-        if again:
-            agent, old = self._rng.choice(self._reports)
-            entries.append(old)
-        self._reports = [*self._reports[-50:], (agent, entries[0])]
+        again = self._reports.again()
+        agent, old = (again[0], [again[1]]) if again else (agent, [])
+        entries = self._reports.new(agent, key, self._rng.randint(1, 6)) + old
         path = f"{self._world.path}/agents/{agent}/usage"
         self._mutate(Request("usage", "POST", path, agent, key, {"entries": entries}, self._wait()))
 
-    def _entry(self, report: str) -> dict[str, Any]:
-        return {
-            "report_id": report,
-            "input_tokens": self._rng.randrange(10_000),
-            "output_tokens": self._rng.randrange(1_000),
-            "cost": f"0.{self._rng.randrange(10**6):06}",
-            "tasks_completed": self._rng.randrange(2),
-        }
-
     def _beat(self) -> None:
-        """Live as an agent's process for a moment: get a lease, beat, give it back."""
-        if self._lease is None:
-            self._take_lease()
-            return
-        agent, epoch, token = self._lease
-        path = f"{self._world.path}/agents/{agent}"
-        if self._rng.random() < 0.1:
-            self._caller.send(Request("release", "DELETE", f"{path}/lease", agent, None, {"epoch": epoch}), token)
-            self._lease = None
-            return
-        # A beat right behind a stop finds it accepted, and often not applied yet.
-        if self._rng.random() < 0.1:
-            self._order("pause", agent, {"mode": "immediate"}, {})
-        says = self._rng.choice([{}, {}, {"status": "working", "current_task": f"{self._count}"}, {"status": "idle"}])
-        beat = Request("beat", "POST", f"{path}/beat", agent, None, {"epoch": epoch} | says)
-        call = self._caller.send(beat, token)
-        if call.outcome == "refused" or (call.outcome == "ok" and call.answer["directive"] != "continue"):
-            self._lease = None
+        self._processes.live(self._key, self._agent(), self._stop)
 
-    def _take_lease(self) -> None:
-        agent, key = self._agent(), self._key()
-        path = f"{self._world.path}/agents/{agent}/lease"
-        call = self._caller.send(Request("lease", "POST", path, agent, None, {"holder": key, "ttl": 5}))
-        if call.outcome == "ok":
-            self._lease = (agent, call.answer["epoch"], call.answer["token"])
+    def _stop(self, agent: str) -> None:
+        self._order("pause", agent, {"mode": "immediate"}, {})
 
     def _get(self) -> None:
         agent = self._agent()
