@@ -112,3 +112,15 @@ def test_whether_a_filter_takes_one_that_changes_meanwhile_is_open() -> None:
 
     assert (none.answer["count"], some.answer["count"]) == (0, 1)
     assert tale.accused() == set()
+
+
+def test_a_list_tells_whom_a_filter_must_take() -> None:
+    tale = Tale()
+    tale.spawn(0)
+    tale.ask("found", 1)
+    call = _by_filter(tale, 3, status="paused")
+    assert tale.accused() == set()
+
+    tale.change(call, sent={"body": call.sent["body"] | {"filter": {"status": "idle"}}})
+
+    assert tale.accused() == {"matching"}

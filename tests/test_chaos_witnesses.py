@@ -134,3 +134,20 @@ def test_a_server_is_unavailable_only_while_something_is_wrong_or_soon_after(t0:
     tale.change(look, **UNAVAILABLE)
 
     assert ("broken" in tale.accused()) == found
+
+
+def test_a_list_shows_versions_that_are_known_then_and_never_fall() -> None:
+    tale = Tale()
+    agent = tale.spawn(0)
+    tale.ask("pause", 2, agent=agent, key="pause", body={})
+    walk = tale.ask("found", 4)
+    look = tale.ask("get", 6, agent=agent)
+    assert tale.accused() == set()
+
+    tale.change(look, answer=look.answer | {"version": 1, "status": "idle", "holds": []})
+    assert tale.accused() == {"falls"}
+    tale.calls = tale.calls[:-1]
+    tale.ask("get", 3, agent=agent)
+    tale.change(walk, answer={"seen": {agent: 1}})
+
+    assert tale.accused() == {"falls"}

@@ -75,13 +75,16 @@ class Caller:
             return None
 
     def walk(self, request: Request) -> None:
-        """A whole list by cursor, recorded as one call that is answered with the ids; unknown where a page failed."""
+        """A whole list by cursor, recorded as one call that is answered with the ids, or with the version of each that
+        was found by a filter; unknown where a page failed."""
         number = self._recorder.begin(Call(self._number, request.op, time.monotonic_ns()))
         try:
-            ids = [row["id"] for row in self.pages(request.path)]
+            rows = [*self.pages(request.path)]
         except ConnectionError:
             return
-        self._recorder.end(number, time.monotonic_ns(), 200, {"ids": ids})
+        found = {"seen": {row["id"]: row["version"] for row in rows}}  # of all there are it would be too much to keep
+        answer = found if request.op == "found" else {"ids": [row["id"] for row in rows]}
+        self._recorder.end(number, time.monotonic_ns(), 200, answer)
 
     def pages(self, path: str) -> Iterator[dict[str, Any]]:
         """The rows of a list, page after page by its cursor; raises ConnectionError where one is not answered well."""

@@ -145,6 +145,10 @@ class Server(Fleet):
     def _list(self, _: Call, __: int) -> Answer:
         return 200, {"ids": [subject.id for subject in self.subjects.values() if subject.life.status]}
 
+    def _found(self, _: Call, __: int) -> Answer:
+        """By a filter that names everybody."""
+        return 200, {"seen": {one.id: one.life.version for one in self.subjects.values() if one.life.status}}
+
     def _stranger(self, _: Call, __: int) -> Answer:
         return NOT_FOUND
 

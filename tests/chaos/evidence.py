@@ -209,6 +209,8 @@ def _tells(call: Call, evidence: Evidence) -> Iterable[tuple[str, int]]:
         return [(call.agent, answer["version"])]
     if call.op in ("agent_metrics", "lease") and call.outcome == "ok" and call.agent is not None:
         return [(call.agent, 1)]  # nobody but the born has either
+    if call.op == "found":
+        return answer.get("seen", {}).items()
     return []
 
 

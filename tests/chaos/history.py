@@ -18,10 +18,10 @@ class Call:
     """One request; a retry is another one, with the same `key`.
 
     `op` is what was asked: spawn, pause, resume, update, terminate, cancel, bulk, by_filter, usage, lease, beat, beats
-    (of many agents), release, get, list, metrics, agent_metrics, stranger, and reuse (of another request's key).
-    `agent` is whom it was about. `sent` has the `body`, and `if_match`, `wait` (seconds) and `command` (the one to
-    cancel) where there were any. `answer` is the body of the answer; without one `status` and `t1` are None: whether it
-    was done is unknown.
+    (of many agents), release, get, list, found (a list by a filter), metrics, agent_metrics, stranger, and reuse (of
+    another request's key). `agent` is whom it was about. `sent` has the `body`, and `if_match`, `wait` (seconds) and
+    `command` (the one to cancel) where there were any. `answer` is the body of the answer; without one `status` and
+    `t1` are None: whether it was done is unknown.
     """
 
     client: int

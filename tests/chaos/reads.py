@@ -56,6 +56,9 @@ def looks(evidence: Evidence) -> dict[str, list[Look]]:
         agent = shown(call)
         if agent is not None:
             found[agent["id"]].append(Look(agent["version"], call))
+        elif call.op == "found":
+            for id_, version in said(call).get("seen", {}).items():
+                found[id_].append(Look(version, call))
         elif call.agent is None:
             continue
         elif call.op == "beat" and isinstance(said(call).get("version"), int):

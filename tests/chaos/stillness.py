@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from tests.chaos.contract import Life
-from tests.chaos.evidence import Evidence, Sent, Violation
+from tests.chaos.evidence import NEVER, Evidence, Sent, Violation
 from tests.chaos.history import Call
 from tests.chaos.leases import Office, offices
 
@@ -34,26 +34,42 @@ def _acknowledged_by_nobody(office: Office, found: list[Sent]) -> Iterator[Viola
 def _in_vain(office: Office, evidence: Evidence) -> Iterator[Violation]:
     """Once a process has acknowledged a stop that was applied, and was heard, the word of it is in the mailbox: before
     all that is sent later, and so before anything that lets the agent go on."""
-    lives = evidence.lives.get(office.agent, ())
-    for beat in office.beats:
+    lives = evidence.lives.get(office.agent, [])
+    said = [beat for beat in office.beats if beat.sent["body"].get("ack") and beat.answer["directive"] != "continue"]
+    ends, judged = _ends(lives) if said else [], 0
+    for beat in said:
         version = beat.answer["version"]
-        if beat.sent["body"].get("ack") and beat.answer["directive"] != "continue" and 0 < version < len(lives):
-            for stop in _meant(beat, [*lives], evidence):
-                if stop.command["quiesced_by"] is None:
-                    sentence = f"{stop.command['reason']} was acknowledged at version {version}, and is not quiesced"
-                    yield Violation("still", sentence, office.agent, (*stop.calls, beat))
+        if not 0 < version < len(lives) or not _was_before(beat, ends[version], evidence):
+            continue
+        for at in range(version, judged, -1):
+            if lives[at].status not in STOPPED:
+                break
+            stop = _command(office, at, evidence)
+            if stop is not None and stop.stops and stop.command["quiesced_by"] is None:
+                sentence = f"{stop.command['reason']} was acknowledged at version {version}, and is not quiesced"
+                yield Violation("still", sentence, office.agent, (*stop.calls, beat))
+        judged = max(judged, version)
 
 
-def _meant(beat: Call, lives: list[Life], evidence: Evidence) -> Iterator[Sent]:
-    """The stops that had been applied when the beat was answered, where what ended them was sent after that, if any."""
+def _ends(lives: list[Life]) -> list[int]:
+    """By version: the next one, or that itself, at which the agent is not stopped; or the number of all."""
+    found = [len(lives)] * len(lives)
+    for version in range(len(lives) - 1, -1, -1):
+        if lives[version].status not in STOPPED:
+            found[version] = version
+        elif version + 1 < len(lives):
+            found[version] = found[version + 1]
+    return found
+
+
+def _was_before(beat: Call, end: int, evidence: Evidence) -> bool:
+    """Whether what ended the stop, if anything did, was sent after the beat had been answered."""
     events = evidence.history.final.events[beat.agent or ""]
-    version = beat.answer["version"]
-    free = next((at for at in range(version, len(lives)) if lives[at].status not in STOPPED), len(lives))
-    freed = evidence.of_id.get(events[free - 1]["command_id"]) if version < free < len(lives) else None
-    if free == version or (free < len(lives) and (freed is None or freed.first <= (beat.t1 or 0))):
-        return
-    while version and lives[version].status in STOPPED:
-        stop = evidence.of_id.get(events[version - 1]["command_id"])
-        if stop is not None and stop.stops:
-            yield stop
-        version -= 1
+    if end > len(events):
+        return True
+    sent = evidence.of_id.get(events[end - 1]["command_id"])
+    return sent is not None and sent.first > (beat.t1 or NEVER)
+
+
+def _command(office: Office, version: int, evidence: Evidence) -> Sent | None:
+    return evidence.of_id.get(evidence.history.final.events[office.agent][version - 1]["command_id"])

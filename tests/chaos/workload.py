@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlencode
 
 from tests.chaos.client import Caller, Request
 from tests.chaos.history import Call
@@ -154,8 +155,11 @@ class Client:
         self._mutate(Request("bulk", "POST", f"{self._world.path}/commands", None, key, {"commands": items}))
 
     def _by_filter(self) -> None:
+        """Often right behind a look at whom it names: so it is known which of them it must take."""
         key, status = self._key(), self._rng.choice(["paused", "idle"])
         where = {"status": status, "q": f"flock-{self._rng.randrange(FLOCKS)}"}
+        if self._rng.random() < 0.7:
+            self._caller.walk(Request("found", "GET", f"{self._world.path}/agents?limit=100&{urlencode(where)}"))
         body = {"verb": "resume" if status == "paused" else "pause", "filter": where, "reason": key}
         self._mutate(Request("by_filter", "POST", f"{self._world.path}/commands/by-filter", None, key, body))
 
