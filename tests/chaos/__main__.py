@@ -24,6 +24,9 @@ LIMITED = (Limited("agent_metrics", LIMITED_PER_SECOND, 1.0, WIPES),)
 PLANTED_SECONDS = 12.0
 """A bug must show within so long."""
 
+CLEAN_SECONDS = 8.0
+"""For so long things go wrong in a campaign without a bug, of whatever kind."""
+
 
 @click.group(help=__doc__)
 def main() -> None:
@@ -57,12 +60,17 @@ def judge(folder: Path) -> None:
 
 
 @main.command()
-@click.argument("names", nargs=-1)
-def planted(names: tuple[str, ...]) -> None:
-    """Plant each bug (or these), and see that the checks find it."""
+@click.argument("names", nargs=-1, type=click.Choice([*BUGS]))
+@click.option("--clean", type=int, default=5, show_default=True, help="So many campaigns without a bug come first.")
+def planted(names: tuple[str, ...], clean: int) -> None:
+    """Plant each bug (or these), and see that the checks find it; and that they find nothing where there is none."""
+    accused = [seed for seed in range(1, clean + 1) if _found_by(f"no bug, seed {seed}", Plan(seed, CLEAN_SECONDS))]
     unfound = [name for name in names or BUGS if not _finds(name, BUGS[name])]
+    click.echo(
+        f"accused without a bug: {len(accused)} of {clean}" if accused else f"nothing was found in {clean} clean"
+    )
     click.echo(f"not found: {', '.join(unfound)}" if unfound else "all were found")
-    sys.exit(bool(unfound))
+    sys.exit(bool(accused or unfound))
 
 
 def _judge(folder: Path) -> int:
@@ -81,13 +89,17 @@ def _judge(folder: Path) -> int:
 
 
 def _finds(name: str, bug: Bug) -> bool:
+    return bug.found_by in _found_by(name, Plan(1, PLANTED_SECONDS, bug.faults, planted=name, patience=15))
+
+
+def _found_by(name: str, plan: Plan) -> list[str]:
+    """The checks that find something wrong with a campaign."""
     began = time.monotonic()
     with TemporaryDirectory(prefix="orch-chaos-") as folder:
-        campaign.run(Plan(1, PLANTED_SECONDS, bug.faults, planted=name, patience=15), Path(folder))
-        found = checks.check(history.read(Path(folder)), LIMITED)
-    by = sorted({violation.check for violation in found})
+        campaign.run(plan, Path(folder))
+        by = sorted({violation.check for violation in checks.check(history.read(Path(folder)), LIMITED)})
     click.echo(f"{name}: {', '.join(by) or 'nothing'} ({time.monotonic() - began:.0f} s)")
-    return bug.found_by in by
+    return by
 
 
 if __name__ == "__main__":
