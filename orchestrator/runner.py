@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from subprocess import DEVNULL, TimeoutExpired
 from threading import Event, Thread
-from types import FrameType
 from typing import Any
 
 import psutil
@@ -63,15 +62,13 @@ class Child(Process):  # type: ignore[misc]
         self, program: Program, notes: Path, lifeline: tuple[int, int], command: list[str], **options: Any
     ) -> None:
         super().__init__(command, **options)
-        self.program = program
-        self.note = notes / f"{program.name}.json"
+        self.program, self.note = program, notes / f"{program.name}.json"
         self._lifeline, self._parents_end = lifeline
 
     def run(self, events: Any = None, **_: Any) -> None:
         """The life of the watching process."""
         os.close(self._parents_end)
-        self._events = events
-        self._stopping = Event()
+        self._events, self._stopping = events, Event()
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches everyone; the manager tells us
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # and so does its end
         signal.signal(signal.SIGTERM, lambda *_: self._stop())
@@ -95,12 +92,17 @@ class Child(Process):  # type: ignore[misc]
         _write(self.note, {"program": _identity(self._child.pid), "watcher": _identity(os.getpid())})
         if self._stopping.is_set():  # told so while starting
             self._stop()
-        for line in iter(self._child.stdout.readline, b""):
-            self._send_message(line)
-        self._child.stdout.close()
+        telling = Thread(target=self._tell, args=(self._child.stdout,), daemon=True)
+        telling.start()
         code: int = self._child.wait()
+        telling.join(PATIENCE_SECONDS / 2)  # its children end by themselves, but for one that is frozen
         _kill_group(self._child.pid)  # what it left behind would work beside its successor
         return code
+
+    def _tell(self, output: Any) -> None:
+        with output:
+            for line in iter(output.readline, b""):
+                self._send_message(line)
 
     def _stop(self) -> None:
         self._stopping.set()
@@ -122,10 +124,9 @@ class Keeper(Manager):  # type: ignore[misc]
 
     def __init__(self, notes: Path, **options: Any) -> None:
         super().__init__(**options)
-        self._notes = notes
+        self._notes, self._asked_to_stop = notes, False
         # Not multiprocessing's sentinel: watchers that are started later inherit it, so that it outlives the parent.
         self._lifeline = os.pipe()
-        self._asked_to_stop = False
         hang_up = set() if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else {signal.SIGHUP}  # not under nohup
         for signum in {signal.SIGINT, signal.SIGTERM} | hang_up:
             signal.signal(signum, self._ask_to_stop)
@@ -177,8 +178,7 @@ class Keeper(Manager):  # type: ignore[misc]
             watcher.kill()
             watcher.join()
 
-    def _ask_to_stop(self, signum: int, frame: FrameType | None) -> None:
-        del signum, frame
+    def _ask_to_stop(self, *_: object) -> None:
         self._asked_to_stop = True
 
 
