@@ -171,3 +171,20 @@ def test_nobody_acknowledges_for_a_process(unheard: bool) -> None:
     tale.change(beat, sent={"body": {"epoch": 1, "ack": unheard}}, **(NOBODY_KNOWS if unheard else {}))
 
     assert tale.accused() == (set() if unheard else {"still"})
+
+
+@pytest.mark.parametrize(("moment", "found"), [(1.5, True), (2.1, False), (3.5, False), (6, True)])
+def test_a_word_that_was_taken_back_or_comes_when_all_is_over_acknowledges_nothing(moment: float, found: bool) -> None:
+    tale = Tale()
+    [agent] = _leased(tale)
+    early = tale.ask("beat", 1.2, agent=agent, body={"epoch": 1, "ack": True})
+    tale.ask("beat", 1.7, agent=agent, body={"epoch": 1})
+    tale.ask("pause", 2, agent=agent, key="pause", body={})
+    tale.ask("resume", 4, agent=agent, key="resume", body={})
+    tale.ask("get", 5, agent=agent)
+    tale.command("pause")["quiesced_by"] = "ack"
+    assert tale.accused() == {"still"}
+
+    tale.change(early, t0=moment, t1=moment + 0.1, answer={"directive": "pause", "version": early.answer["version"]})
+
+    assert ("still" in tale.accused()) == found

@@ -15,29 +15,33 @@ PER_COMMANDS = 10_000
 
 ENDED = {
     "pause applied": 500, "pause rejected": 500, "resume applied": 500, "resume rejected": 500, "update applied": 100,
-    "update rejected": 100, "spawn applied": 50, "terminate applied": 15, "terminate rejected": 4,
+    "update rejected": 100, "spawn applied": 100, "terminate applied": 100, "terminate rejected": 100,
 }  # fmt: skip
-"""Commands, by how they ended."""
+"""Commands, by how they ended. A spawn that was accepted is applied, whatever happens; the door refuses some."""
 
 DONE = {
     "get": 100, "list": 10, "metrics": 30, "agent_metrics": 30, "usage": 100, "bulk": 25, "by_filter": 15, "cancel": 3,
-    "lease": 10, "beat": 20, "release": 3,
+    "lease": 10, "beat": 20, "beats": 12, "release": 3, "found": 10,
 }  # fmt: skip
 """What clients ask for that is no order for one agent, and was done."""
 
-REFUSED = {"stranger": 8, "reuse": 8, "agent_metrics over the limit": 50, "beat fenced": 3}
+REFUSED = {"stranger": 8, "reuse": 8, "agent_metrics over the limit": 50, "beat fenced": 3, "spawn refused": 100}
 """What must be refused, and was."""
 
 RACED = {"if_match won": 5, "if_match lost": 20, "stop while leased": 100, "request taken and not answered": 1}
 """What only happens where several things meet."""
 
-FLOORS = ENDED | DONE | REFUSED | RACED
+SAID = {"usage heard with a beat": 15, "stop acknowledged": 10}
+"""What a process says beside that it lives."""
+
+FLOORS = ENDED | DONE | REFUSED | RACED | SAID
 
 REFUSALS = {
     ("stranger", 404): "stranger",
     ("reuse", 422): "reuse",
     ("agent_metrics", 429): "agent_metrics over the limit",
     ("beat", 409): "beat fenced",
+    ("spawn", 409): "spawn refused",
 }
 
 
@@ -89,8 +93,16 @@ def _of_command(sent: Sent) -> Iterator[str]:
 def _of_call(call: Call) -> Iterator[str]:
     if call.outcome == "ok" and call.op in DONE:
         yield call.op
+        yield from _said(call) if call.op == "beat" else ()
     elif call.status is not None and (call.op, call.status) in REFUSALS:
         yield REFUSALS[call.op, call.status]
+
+
+def _said(beat: Call) -> Iterator[str]:
+    if beat.sent["body"].get("entries"):
+        yield "usage heard with a beat"
+    if beat.sent["body"].get("ack") and beat.answer["directive"] != "continue":
+        yield "stop acknowledged"
 
 
 def _was_leased(stop: Sent, office: Office) -> bool:

@@ -3,7 +3,7 @@
 import random
 from typing import Any
 
-from tests.chaos.planting import RARELY, Bug, all_of, rarely, wrapped
+from tests.chaos.planting import RARELY, Bug, all_of, rarely, rewritten, wrapped
 
 
 def _forget_command(original: Any, db: Any, *given: Any, **named: Any) -> Any:
@@ -93,6 +93,12 @@ def _miss_an_item(original: Any, *given: Any) -> Any:
     return replace(receipt, items=receipt.items[1:]) if random.random() < 0.2 else receipt  # noqa: S311
 
 
+def _forget_a_beat(lease_schemas: Any) -> None:
+    many = lease_schemas.ManyTold
+    validate = many.model_validate
+    many.model_validate = lambda given: validate({"data": given["data"][1:]})
+
+
 def _call_all_new(original: Any, *given: Any) -> Any:
     from dataclasses import replace  # noqa: PLC0415
 
@@ -111,6 +117,7 @@ def _count_in_this_process(original: Any, action: Any, who: Any) -> Any:
 
 _OWN: dict[str, Any] = {}
 
+_BEATING = ("_BEAT", "_BEAT_MANY")
 _LOST_ANSWERS = ("door's answer lost",)
 _LONG_QUEUES = ("worker frozen", "worker child frozen")
 
@@ -136,6 +143,10 @@ BUGS: dict[str, Bug] = {
     "a filter takes others": Bug({"orchestrator.matching": wrapped("_more", _take_any_status)}, "matching"),
     "a filter leaves some out": Bug({"orchestrator.matching": wrapped("_more", _leave_some_out)}, "matching"),
     "a list misses an item": Bug({"orchestrator.bulk": wrapped("_receipt", _miss_an_item)}, "bulk"),
+    "many beats, one forgotten": Bug({"web.lease_schemas": _forget_a_beat}, "beats"),
+    "every beat acknowledges": Bug(
+        {"orchestrator.beats": all_of(*(rewritten(name, ("mine.ack THEN", "true THEN")) for name in _BEATING))}, "still"
+    ),
     "usage is new again": Bug({"orchestrator.ledger": wrapped("take", _call_all_new)}, "entries"),
     "limits in memory": Bug({"orchestrator.limits": wrapped("spend", _count_in_this_process)}, "limits"),
 }

@@ -1,6 +1,8 @@
 """Whoever was stopped stands still in the end; what a process acknowledged is known, and nobody else speaks for it."""
 
+from bisect import bisect_left
 from collections.abc import Iterator
+from itertools import accumulate
 
 from tests.chaos.contract import Life
 from tests.chaos.evidence import NEVER, Evidence, Sent, Violation
@@ -19,16 +21,52 @@ def still(evidence: Evidence) -> Iterator[Violation]:
     found = {office.agent: office for office in offices(evidence)}
     for agent_id, sent in evidence.of_agent.items():
         office = found.get(agent_id, Office(agent_id))
-        yield from _acknowledged_by_nobody(office, sent)
+        yield from _acknowledged_by_nobody(office, sent, evidence)
         yield from _in_vain(office, evidence)
 
 
-def _acknowledged_by_nobody(office: Office, found: list[Sent]) -> Iterator[Violation]:
-    said = [beat for beat in [*office.beats, *office.lost] if beat.sent["body"].get("ack")]
-    for sent in found:
-        if sent.command["quiesced_by"] == "ack" and not said:
+def _acknowledged_by_nobody(office: Office, found: list[Sent], evidence: Evidence) -> Iterator[Violation]:
+    """A process's word holds from when it is said until it says something else. What was said before a stop was sent,
+    and taken back before that, is not about it; nor is what was said when its end was known."""
+    told = [sent for sent in found if sent.command["quiesced_by"] == "ack" and sent.event is not None]
+    if not told:
+        return
+    said, back = _words(office)
+    lives = evidence.lives.get(office.agent, [])
+    ends, known = _ends(lives), evidence.known.get(office.agent, ())
+    for sent in told:
+        version = sent.command["version"]
+        end = ends[version] if version < len(lives) else len(lives)
+        until = next((one.t1 for one in known if one.version >= end), NEVER)
+        since = back.before(sent.first)
+        if said.before(until) < since or not said.before(until):
             sentence = f"{sent.command['reason']} was acknowledged, and no process did so"
             yield Violation("still", sentence, office.agent, sent.calls)
+
+
+class Latest:
+    """Of moments, each with another one: the latest of these others among those before a moment; 0 for none."""
+
+    def __init__(self, moments: list[tuple[int, int]]) -> None:
+        moments.sort()
+        self._at = [at for at, _ in moments]
+        self._latest = [0, *accumulate((other for _, other in moments), max)]
+
+    def before(self, moment: int) -> int:
+        """The latest of them."""
+        return self._latest[bisect_left(self._at, moment)]
+
+
+def _words(office: Office) -> tuple[Latest, Latest]:
+    """Of beats that may have acknowledged, until when they can have been heard, by when they began; and of those that
+    were heard to take it back, when they began, by when that was known."""
+    said, back = [(beat.t0, NEVER) for beat in office.lost if beat.sent["body"].get("ack")], []
+    for beat in office.beats:
+        if beat.sent["body"].get("ack"):
+            said.append((beat.t0, beat.t1 or NEVER))
+        if not beat.sent["body"].get("ack") or beat.answer["directive"] == "continue":
+            back.append((beat.t1 or NEVER, beat.t0))
+    return Latest(said), Latest(back)
 
 
 def _in_vain(office: Office, evidence: Evidence) -> Iterator[Violation]:

@@ -53,9 +53,9 @@ class Client:
     def work(self) -> None:
         """One thing after the other."""
         ops: dict[Callable[[], None], int] = {
-            self._move: 26, self._update: 22, self._usage: 12, self._get: 12, self._beat: 10, self._spawn: 7,
-            self._cancel: 3, self._terminate: 7, self._bulk: 3, self._by_filter: 2, self._list: 1, self._metrics: 3,
-            self._agent_metrics: 2, self._stranger_looks: 1, self._use_a_key_again: 1, self._spawn_again: 3,
+            self._move: 26, self._update: 22, self._usage: 12, self._get: 12, self._beat: 14, self._spawn: 8,
+            self._cancel: 3, self._terminate: 10, self._bulk: 3, self._by_filter: 2, self._list: 1, self._metrics: 3,
+            self._agent_metrics: 2, self._stranger_looks: 1, self._use_a_key_again: 1, self._spawn_again: 5,
         }  # fmt: skip
         while not self.stopping:
             enough = len(self._world.agents) >= HOT
@@ -135,7 +135,9 @@ class Client:
 
     def _terminate(self) -> None:
         """One of the others than the hot ones; half of the time one that was ended before, which must be refused."""
-        others = [*self._world.ended] if self._rng.random() < 0.5 else self._world.agents[HOT:]
+        ended = self._world.ended
+        alive = [agent for agent in self._world.agents[HOT:] if agent not in ended]
+        others = [*ended] if self._rng.random() < 0.4 else alive
         if others:
             agent = self._rng.choice(others)
             self._order("terminate", agent, {}, self._wait())
