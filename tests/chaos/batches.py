@@ -97,9 +97,12 @@ class Reach:
         self._looked = [look.call.t0 for look in later]
         self._most = [*accumulate((look.version for look in reversed(later)), min, initial=len(events))][::-1]
 
-    def between(self, begin: int, end: int) -> range:
-        """From what it had at least at the one moment, to what it had at most at the other."""
-        least = self._least[bisect_left(self._known, begin)]
+    def least(self, moment: int) -> int:
+        """What it had at least."""
+        return self._least[bisect_left(self._known, moment)]
+
+    def between(self, least: int, end: int) -> range:
+        """From that version to what it had at most at a moment."""
         most = min(bisect_left(self._sent, end), self._most[bisect_right(self._looked, end)])
         return range(least, max(least, most) + 1)
 
@@ -130,11 +133,17 @@ def _mistaken(
     end = min((call.t1 or NEVER for call in request.calls if call.outcome == "ok"), default=NEVER)
     taken = {sent.command["agent_id"] for sent in evidence.of_key.get(request.key, ())}
     for agent in taken & reach.keys():
-        versions = reach[agent].between(request.first, end)
-        if not any(candidates.get(agent, ())[versions.start : versions.stop]):
+        matches, least = candidates.get(agent, ()), reach[agent].least(request.first)
+        if any(matches[least : least + 1]):
+            continue
+        versions = reach[agent].between(least, end)
+        if not any(matches[versions.start : versions.stop]):
             yield agent, f"took an agent that never matched at versions {versions.start} to {versions.stop - 1}"
     for agent in candidates.keys() - taken if end < NEVER else ():
-        versions = reach[agent].between(request.first, end)
+        least = reach[agent].least(request.first)
+        if not any(candidates[agent][least : least + 1]):
+            continue
+        versions = reach[agent].between(least, end)
         if all(candidates[agent][versions.start : versions.stop]):
             yield agent, f"left out an agent that matched at versions {versions.start} to {versions.stop - 1}"
 
