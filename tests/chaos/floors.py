@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from tests.chaos.commands import recovered
-from tests.chaos.evidence import Evidence, Sent
+from tests.chaos.evidence import Evidence, Request, Sent
 from tests.chaos.faults import WITHOUT_BELLS
 from tests.chaos.history import Call
 from tests.chaos.leases import Office, offices
@@ -28,7 +28,10 @@ DONE = {
 REFUSED = {"stranger": 8, "reuse": 8, "agent_metrics over the limit": 50, "beat fenced": 3, "spawn refused": 100}
 """What must be refused, and was."""
 
-RACED = {"if_match won": 5, "if_match lost": 20, "stop while leased": 100, "request taken and not answered": 1}
+RACED = {
+    "if_match won": 5, "if_match lost": 20, "stop while leased": 100, "request taken and not answered": 1,
+    "asked again": 40,
+}  # fmt: skip
 """What only happens where several things meet."""
 
 SAID = {"usage heard with a beat": 15, "stop acknowledged": 10}
@@ -76,6 +79,7 @@ def _met(evidence: Evidence) -> Iterator[str]:
     for office in offices(evidence):
         yield from ("stop while leased" for sent in office.stops if _was_leased(sent, office))
     yield from ("request taken and not answered" for _ in range(recovered(evidence)))
+    yield from ("asked again" for request in evidence.requests.values() if _was_asked_again(request))
 
 
 def _of_command(sent: Sent) -> Iterator[str]:
@@ -96,6 +100,11 @@ def _of_call(call: Call) -> Iterator[str]:
         yield from _said(call) if call.op == "beat" else ()
     elif call.status is not None and (call.op, call.status) in REFUSALS:
         yield REFUSALS[call.op, call.status]
+
+
+def _was_asked_again(request: Request) -> bool:
+    """Whether it was after it had been answered well."""
+    return any(call.t0 > request.replied and call.outcome == "ok" for call in request.calls)
 
 
 def _said(beat: Call) -> Iterator[str]:

@@ -46,6 +46,7 @@ class Client:
         self._count = 0
         self._command: str | None = None
         self._used: str | None = None
+        self._asked: list[Request] = []
         self._reports = Reports(self._rng)
         self._processes = Processes(caller, world.path, self._rng, self._reports)
         self.stopping = False
@@ -56,6 +57,7 @@ class Client:
             self._move: 26, self._update: 22, self._usage: 12, self._get: 12, self._beat: 14, self._spawn: 8,
             self._cancel: 3, self._terminate: 10, self._bulk: 3, self._by_filter: 2, self._list: 1, self._metrics: 3,
             self._agent_metrics: 2, self._stranger_looks: 1, self._use_a_key_again: 1, self._spawn_again: 5,
+            self._ask_again: 4,
         }  # fmt: skip
         while not self.stopping:
             enough = len(self._world.agents) >= HOT
@@ -88,6 +90,7 @@ class Client:
             self._world.unknown.append(request)
         elif call.outcome == "ok":
             self._used = request.key
+            self._asked = [*self._asked[-20:], request]
         self._learn(call)
         return call
 
@@ -195,6 +198,11 @@ class Client:
     def _stranger_looks(self) -> None:
         agent = self._agent()
         self._stranger.send(Request("stranger", "GET", f"{self._world.path}/agents/{agent}", agent))
+
+    def _ask_again(self) -> None:
+        """For the same, with its key, though it was answered."""
+        if self._asked:
+            self._mutate(self._rng.choice(self._asked))
 
     def _use_a_key_again(self) -> None:
         """For another request than the one it was for: recorded without the key, as it must be refused."""
