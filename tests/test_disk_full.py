@@ -30,6 +30,9 @@ MEGABYTES = 96
 FULL_SECONDS = 8
 """Long enough for a command to be tried as often as one may be before it is given up."""
 
+USE_THE_LOG = "SELECT pg_logical_emit_message(false, 'full', repeat('x', 1 << 20)) FROM generate_series(1, 80)"
+"""The log has some room in files made beforehand. This is more than that, and means nothing."""
+
 CLIENTS = 3
 WAITING = 5
 """So many commands of each wait, at least, when the disk becomes full: the worker tries them in vain."""
@@ -159,7 +162,10 @@ def test_with_postgresqls_disk_full_nothing_accepted_is_lost_and_all_goes_on_whe
             db.execute("SELECT 1 FROM agents FOR NO KEY UPDATE")  # so that commands wait until the disk is full
             eventually(lambda: all(len(client.accepted) > WAITING for client in clients), 20)
             disk.fill()
+            if not survives:
+                db.execute(USE_THE_LOG)
             eventually(lambda: all(client.refused for client in clients), 60)
+        eventually(lambda: all(client.refused for client in clients), 60)
         time.sleep(FULL_SECONDS)
         assert disk.is_full
         assert stack.postgres.lives is survives
