@@ -195,6 +195,43 @@ _MORE_AGENTS = """
 """
 
 
+def peers(agent_id: str, more: int) -> None:
+    """So many agents like this one, with all that has happened to it: as if each had been drained, which for thousands
+    takes seconds. Its leases and its usage they have not."""
+    sql(_PEERS, agent=agent_id, more=more)
+
+
+_PEERS = """
+    WITH peers AS MATERIALIZED (
+        SELECT gen_random_uuid() AS id FROM generate_series(1, :more)
+    ), born AS (
+        INSERT INTO agents (id, project_id, agent_type_id, name, status, version, last_activity_at, updated_at)
+        SELECT p.id, project_id, agent_type_id, name, status, version, last_activity_at, updated_at
+        FROM peers p CROSS JOIN agents a WHERE a.id = :agent
+    ), past AS MATERIALIZED (
+        SELECT gen_random_uuid() AS command_id, p.id AS agent_id, c.id AS model,
+            CASE c.actor_id WHEN :agent THEN p.id ELSE c.actor_id END AS actor_id
+        FROM peers p CROSS JOIN commands c WHERE c.agent_id = :agent
+    ), done AS (
+        INSERT INTO commands (id, project_id, agent_id, verb, payload, state, actor_type, actor_id, epoch, version,
+            task_id, created_at, closed_at)
+        SELECT p.command_id, project_id, p.agent_id, verb, payload, state, actor_type, p.actor_id, epoch, version,
+            task_id, created_at, closed_at
+        FROM past p JOIN commands c ON c.id = p.model ORDER BY c.seq
+    ), told AS (
+        INSERT INTO events (agent_id, version, project_id, command_id, verb, before, after, changes, actor_type,
+            actor_id, at)
+        SELECT p.agent_id, version, project_id, p.command_id, verb, before, after, changes, actor_type, p.actor_id, at
+        FROM past p JOIN events e ON e.command_id = p.model
+    )
+    INSERT INTO project_counters AS k (project_id, slot, idle, working)
+    SELECT project_id, 7, :more * (status = 'idle')::int, :more * (status = 'working')::int
+    FROM agents WHERE id = :agent AND status IN ('idle', 'working')
+    ON CONFLICT (project_id, slot) DO UPDATE
+        SET idle = k.idle + excluded.idle, working = k.working + excluded.working
+"""
+
+
 @dataclass(frozen=True)
 class Api:
     """The API as one caller sees it. A path that does not begin with a slash is below /api/v1."""

@@ -28,6 +28,7 @@ from tests.stage import (
     drain,
     eventually,
     multiply,
+    peers,
     run,
     settle,
     sql,
@@ -162,8 +163,7 @@ def test_an_agent_claimed_with_an_empty_mailbox_does_not_end_the_loop(quiet: Pro
 
 
 def test_batches_that_only_count_usage_do_not_end_a_drain(quiet: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    multiply(quiet.born(), LETTERS)
-    settle()
+    peers(quiet.born(), LETTERS)
     sql(ENTRY_OF_EACH)
     monkeypatch.setattr(shift, "BUDGET_SECONDS", 60)
 

@@ -10,7 +10,7 @@ import pytest
 from orchestrator import timers
 from orchestrator.db import Guard, begin
 from tests.redis_server import OwnRedis
-from tests.stage import Project, Worker, busy, eventually, multiply, settle, sql, violations
+from tests.stage import Project, Worker, busy, eventually, peers, settle, sql, violations
 
 MANY = 10_000
 
@@ -18,24 +18,32 @@ MANY = 10_000
 @pytest.fixture
 def leased(quiet: Project) -> Project:
     """Ten thousand working agents, each with a live lease."""
-    agent_id = quiet.spawn(wait=False)["agent_id"]
-    multiply(agent_id, MANY - 1)
-    settle()
-    sql(
-        """INSERT INTO leases (agent_id, project_id, epoch, id, holder, ttl, granted_at, beat_at)
-        SELECT id, project_id, 1, gen_random_uuid(), 'host', 30, now(), now() FROM agents"""
-    )
-    sql(
-        """INSERT INTO lease_tokens (hash, agent_id, user_id, epoch)
-        SELECT uuid_send(id), id, (SELECT id FROM users LIMIT 1), 1 FROM agents"""
-    )
+    agent_id = quiet.born()
+    lease()
     sql(
         """INSERT INTO commands (id, project_id, agent_id, verb, payload, actor_type, actor_id, epoch)
         SELECT gen_random_uuid(), project_id, id, 'update', '{"status": "working"}', 'agent', id, 1 FROM agents"""
     )
     settle()
+    peers(agent_id, MANY - 1)
+    lease()
     assert statuses() == {"working": MANY}
+    assert violations() == {}
     return quiet
+
+
+def lease() -> None:
+    """Give a lease to every agent that has none."""
+    sql(
+        """INSERT INTO leases (agent_id, project_id, epoch, id, holder, ttl, granted_at, beat_at)
+        SELECT id, project_id, 1, gen_random_uuid(), 'host', 30, now(), now() FROM agents
+        ON CONFLICT DO NOTHING"""
+    )
+    sql(
+        """INSERT INTO lease_tokens (hash, agent_id, user_id, epoch)
+        SELECT uuid_send(id), id, (SELECT id FROM users LIMIT 1), 1 FROM agents
+        ON CONFLICT DO NOTHING"""
+    )
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from orchestrator.db import Guard, begin
 from orchestrator.keys import Caller
 from orchestrator.orders import Pause
 from orchestrator.settings import settings
-from tests.stage import Project, drain, hurried, multiply, run, settle, sql
+from tests.stage import Project, drain, hurried, peers, run, settle, sql
 from tests.test_claims import pages_read_by_a_claim
 from workers import low_water, shift, tasks
 from workers.low_water import LowWater
@@ -123,8 +123,7 @@ def test_where_nothing_waits_the_mark_is_where_the_next_will_come(
     quiet: Project, low: LowWater, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(claims, "LATE", FRONT)
-    multiply(quiet.born(), 5_000)
-    settle()
+    peers(quiet.born(), 5_000)
     with begin(Guard.TOOL) as db:
         run(db, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         run(db, "SELECT 1 FROM commands LIMIT 1")  # a backup's, say
@@ -153,9 +152,8 @@ def test_all_that_lies_before_an_old_mark_goes_in_one_drain(
 def test_what_is_committed_late_waits_for_the_next_look_and_no_longer(
     quiet: Project, low: LowWater, clock: Clock, caller: Caller
 ) -> None:
-    multiply(quiet.born(), 12_000)
+    peers(quiet.born(), 12_000)
     first, second = quiet.born(), quiet.born()
-    settle()
     with begin(Guard.TOOL) as db:
         late = accept(db, caller, UUID(quiet.id), UUID(first), Pause()).command
         everybody(quiet, "resume")  # whose commands take more numbers than the mark leaves room for
@@ -171,10 +169,9 @@ def test_what_is_committed_late_waits_for_the_next_look_and_no_longer(
 def test_a_list_that_is_committed_while_another_project_is_drained_goes_with_the_next_look(
     quiet: Project, low: LowWater, clock: Clock, caller: Caller
 ) -> None:
-    multiply(quiet.born(), 5_000)
+    peers(quiet.born(), 5_000)
     theirs = Project.make(quiet.api)
-    multiply(theirs.born(), 999)
-    settle()
+    peers(theirs.born(), 999)
     ids = [str(row.id) for row in sql("SELECT id FROM agents WHERE project_id = :p", p=theirs.id)]
     everybody(quiet, "resume")
     with begin(Guard.TOOL) as db:
@@ -190,8 +187,7 @@ def test_a_list_that_is_committed_while_another_project_is_drained_goes_with_the
 
 
 def test_what_others_have_in_hand_lies_behind_the_mark(quiet: Project, low: LowWater) -> None:
-    multiply(quiet.born(), 3_000)
-    settle()
+    peers(quiet.born(), 3_000)
     everybody(quiet, "resume")
     engine = create_engine(settings().database_url or "", connect_args={"options": Guard.DRAIN.value})
     with ExitStack() as others:

@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from tests.stage import Project, fields, is_problem, multiply, settle, sql, statements, violations
+from tests.stage import Project, fields, is_problem, peers, settle, sql, statements, violations
 from tests.test_bulk import progress
 
 MANY = 2_000
@@ -189,8 +189,7 @@ def test_the_same_key_makes_one_batch(quiet: Project) -> None:
 
 @pytest.mark.usefixtures("known")
 def test_however_many_match_they_are_accepted_in_one_statement(quiet: Project) -> None:
-    multiply(quiet.born(), MANY - 1)
-    settle()
+    peers(quiet.born(), MANY - 1)
 
     with statements() as done:
         answer = by_filter(quiet)

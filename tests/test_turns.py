@@ -10,7 +10,7 @@ import pytest
 from orchestrator import claims
 from orchestrator.db import Guard, begin
 from tests.redis_server import OwnRedis
-from tests.stage import Project, Worker, drain, eventually, held, multiply, run, settle, sql, violations
+from tests.stage import Project, Worker, drain, eventually, held, peers, run, settle, sql, violations
 from tests.test_bulk import bulk, progress
 from tests.test_matching import by_filter
 
@@ -20,8 +20,7 @@ BACKLOG = 5_000
 @pytest.fixture
 def busy(quiet: Project) -> Project:
     """A project with a backlog in bulk."""
-    multiply(quiet.born(), BACKLOG - 1)
-    settle()
+    peers(quiet.born(), BACKLOG - 1)
     by_filter(quiet)
     return quiet
 

@@ -24,7 +24,7 @@ from tests.stage import (
     eventually,
     fields,
     is_problem,
-    multiply,
+    peers,
     settle,
     sql,
     violations,
@@ -285,8 +285,7 @@ MORE_ENTRIES = """
 def test_a_flood_is_counted_in_time_though_the_planner_knows_of_none_that_waits(
     quiet: Project, known: int, agents: int, each: int
 ) -> None:
-    multiply(quiet.born(), 499)
-    settle()
+    peers(quiet.born(), 499)
     sql(MORE_ENTRIES, name="old", folded=True, agents=known, each=1)
     sql("ANALYZE usage_entries")
     sql(MORE_ENTRIES, name="new", folded=False, agents=agents, each=each)
