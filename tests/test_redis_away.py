@@ -104,26 +104,37 @@ def test_wiped_under_five_hundred_concurrent_commands(quiet: Project, http: http
     assert violations() == {}
 
 
-@pytest.mark.parametrize("kept", [True, False], ids=["kept", "lost"])
-def test_stopped_and_started_again(http: httpx2.Client, agent: str, own_redis: OwnRedis, kept: bool) -> None:
-    own_redis.stop()
-    for _ in range(3):
-        pause_at_once(http, agent)
-    if not kept:
-        own_redis.lose()
-    assert not paused(http, agent)
+def test_stopped_and_started_again_with_what_it_held_and_without(
+    http: httpx2.Client, agent: str, own_redis: OwnRedis
+) -> None:
+    for kept in (True, False):
+        own_redis.stop()
+        for _ in range(3):
+            pause_at_once(http, agent)
+        if not kept:
+            own_redis.lose()
+        assert not paused(http, agent)
 
-    own_redis.begin()
+        own_redis.begin()
 
-    eventually(lambda: paused(http, agent), 10)
-    assert violations() == {}
+        eventually(lambda: paused(http, agent), 10)
+        assert violations() == {}
+        http.post(f"{agent}/resume")
+        eventually(lambda: not paused(http, agent), 10)
 
 
-def test_frozen(http: httpx2.Client, agent: str, own_redis: OwnRedis) -> None:
+def test_frozen_it_makes_only_the_first_request_wait(http: httpx2.Client, agent: str, own_redis: OwnRedis) -> None:
+    took = []
+
     with own_redis.frozen():
         for _ in range(5):
+            began = time.monotonic()
             pause_at_once(http, agent)
+            took.append(time.monotonic() - began)
 
+    first, *others = took
+    assert first >= PATIENCE_SECONDS, "Redis was asked"
+    assert sum(others) < len(others) * PATIENCE_SECONDS, f"each of them waited again: {others}"
     eventually(lambda: paused(http, agent), 10)
     assert violations() == {}
 
@@ -142,19 +153,3 @@ def test_full(http: httpx2.Client, agent: str, own_redis: OwnRedis, working: Wor
     assert working.process.poll() is None
     assert "Unrecoverable" not in working.log.read_text()
     assert violations() == {}
-
-
-def test_only_the_first_request_waits_for_a_redis_that_is_frozen(
-    http: httpx2.Client, agent: str, own_redis: OwnRedis
-) -> None:
-    took = []
-
-    with own_redis.frozen():
-        for _ in range(5):
-            began = time.monotonic()
-            assert http.post(f"{agent}/pause").status_code == 202
-            took.append(time.monotonic() - began)
-
-    first, *others = took
-    assert first >= PATIENCE_SECONDS, "Redis was asked"
-    assert sum(others) < len(others) * PATIENCE_SECONDS, f"each of them waited again: {others}"
