@@ -25,13 +25,6 @@ NOBODY = "00000000-0000-7000-8000-000000000000"
 NOWHERE = "http://127.0.0.1:1"
 
 
-@pytest.fixture(scope="module")
-def server(home: Path) -> Iterator[str]:
-    """The address of a web server."""
-    with serving(home / "web-cli.log") as url:
-        yield url
-
-
 @pytest.fixture
 def orch(server: str, project: Project, template: tuple[str, str]) -> Orch:
     """The command line of an administrator, in a new project."""

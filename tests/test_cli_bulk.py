@@ -1,21 +1,11 @@
 """`orch agent pause --where …` and its like: many agents in one call, asked for first, followed to the end."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
-from tests.shell import Orch, serving
+from tests.shell import Orch
 from tests.stage import Project, held
 
 pytestmark = pytest.mark.usefixtures("worker")
-
-
-@pytest.fixture(scope="module")
-def server(home: Path) -> Iterator[str]:
-    """The address of a web server."""
-    with serving(home / "web-cli-bulk.log") as url:
-        yield url
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import json
 import re
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,6 @@ from tests.stage import Project, eventually, held, sql
 pytestmark = pytest.mark.usefixtures("worker")
 
 LEASE = {"holder": "host-1:7", "ttl": 300}
-
-
-@pytest.fixture(scope="module")
-def server(home: Path) -> Iterator[str]:
-    """The address of a web server."""
-    with serving(home / "web-cli-leases.log") as url:
-        yield url
 
 
 @pytest.fixture
