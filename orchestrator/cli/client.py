@@ -150,6 +150,8 @@ class Client:
             reached = self._has_reached(command, stage)
             if not reached and time.monotonic() - asked < 1:
                 time.sleep(min(left, 1))  # too many wait already: the answer was not held
+        if reached and stage != APPLIED and command["quiesced_at"] is None:  # by what came after it was asked for
+            command = self.get(path)
         return command, reached
 
     def _has_reached(self, command: Any, stage: str) -> bool:
