@@ -116,7 +116,7 @@ class Child(Process):  # type: ignore[misc]
 
     def _follow_parent(self) -> None:
         os.read(self._lifeline, 1)  # nobody writes: it ends when the parent does
-        os.kill(os.getpid(), signal.SIGTERM)
+        self._stop()  # a signal of ours could reach a thread that does not wait
 
 
 class Keeper(Manager):  # type: ignore[misc]
