@@ -4,6 +4,7 @@ Each project's feed is read on from where it was left, and the place is written 
 made of it. So an event counts once, whatever crashes, and what a crash left out is there as soon as a worker is.
 """
 
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from sqlalchemy import Connection, TextClause, text
@@ -30,6 +31,14 @@ BOUNDS = (
 )  # fmt: skip
 """Where the buckets of the latencies begin and end, in ms: bucket n ends with the nth of them."""
 
+PARTS = ("waiting", "applying", "whole")
+"""Of a latency: from accepted to taken by a worker, from there to written down, and both."""
+
+
+def _adding(names: Iterable[str]) -> str:
+    return ", ".join(f"{name} = k.{name} + excluded.{name}" for name in names)
+
+
 _LOCK = text("SELECT pg_try_advisory_xact_lock(hashtext('orchestrator.rollups'))")
 
 _CHANGES = ", ".join(
@@ -38,7 +47,7 @@ _CHANGES = ", ".join(
 _NAMES = ", ".join(Status)
 _ANY = " OR ".join(f"{status} <> 0" for status in Status)
 _RECENT = f"minute > now() - interval '{KEPT['fleet_minutes']}'"
-_ADDED = ", ".join(f"{status} = k.{status} + excluded.{status}" for status in Status)
+_ADDED = _adding(Status)
 _BUCKET = f"width_bucket(1000 * extract(epoch FROM {{}})::float, CAST(ARRAY{list(BOUNDS)} AS float[]))"
 
 _ROLL = text(f"""
@@ -71,8 +80,7 @@ _ROLL = text(f"""
         SELECT project_id, minute, bucket, count(*) FILTER (WHERE part = 'waiting'),
             count(*) FILTER (WHERE part = 'applying'), count(*) FILTER (WHERE part = 'whole')
         FROM took GROUP BY project_id, minute, bucket
-        ON CONFLICT (project_id, minute, bucket) DO UPDATE SET waiting = k.waiting + excluded.waiting,
-            applying = k.applying + excluded.applying, whole = k.whole + excluded.whole
+        ON CONFLICT (project_id, minute, bucket) DO UPDATE SET {_adding(PARTS)}
     ), changes AS (
         SELECT project_id, {_CHANGES} FROM piece GROUP BY project_id
     ), place AS (
@@ -96,13 +104,12 @@ _PRUNE = {
 }
 
 _KEYS = {"fleet_minutes": ("project_id",), "latency_minutes": ("project_id", "bucket")}
-_SUMMED = {"fleet_minutes": tuple(Status), "latency_minutes": ("waiting", "applying", "whole")}
+_SUMMED: Mapping[str, Sequence[str]] = {"fleet_minutes": tuple(Status), "latency_minutes": PARTS}
 
 
 def _coarsening(table: str) -> TextClause:
     keys, hour = ", ".join(_KEYS[table]), "date_trunc('hour', minute, 'UTC')"
     sums = ", ".join(f"sum({name})" for name in _SUMMED[table])
-    added = ", ".join(f"{name} = k.{name} + excluded.{name}" for name in _SUMMED[table])
     return text(f"""
         WITH old AS (
             DELETE FROM {table} WHERE ctid = ANY(ARRAY(
@@ -112,7 +119,7 @@ def _coarsening(table: str) -> TextClause:
         ), summed AS (
             INSERT INTO {table} AS k ({keys}, minute, {", ".join(_SUMMED[table])})
             SELECT {keys}, {hour}, {sums} FROM old GROUP BY {keys}, {hour}
-            ON CONFLICT ({keys}, minute) DO UPDATE SET {added}
+            ON CONFLICT ({keys}, minute) DO UPDATE SET {_adding(_SUMMED[table])}
         )
         SELECT count(*) FROM old
     """)

@@ -9,14 +9,11 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, text
 
 from orchestrator.lifecycle import Status
-from orchestrator.rollups import BOUNDS
+from orchestrator.rollups import BOUNDS, PARTS
 
 Rows = Sequence[Row[Any]]
 
 QUANTILES = (0.5, 0.95, 0.99)
-
-PARTS = ("waiting", "applying", "whole")
-"""Of a latency: from accepted to taken by a worker, from there to written down, and both."""
 
 LEAST = BOUNDS[0] / 2
 """What the first bucket's commands are said to have taken at least, in ms."""

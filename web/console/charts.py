@@ -12,7 +12,8 @@ from orchestrator import trends
 from orchestrator.db import autocommit
 from orchestrator.errors import NotFound
 from orchestrator.lifecycle import Status
-from orchestrator.trends import PARTS, QUANTILES, Window
+from orchestrator.rollups import PARTS
+from orchestrator.trends import QUANTILES, Window
 from web.console import place
 from web.console.door import bp
 from web.console.place import DAYS, RANGES, Place
