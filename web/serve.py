@@ -26,8 +26,7 @@ _soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 _enough = 2_000 + settings().streams
 resource.setrlimit(resource.RLIMIT_NOFILE, (max(_soft, _enough if _hard < 0 else min(_enough, _hard)), _hard))
 
-# What is loaded stays: to look for garbage in all of it takes a tenth of a second.
-gc.collect()
+# What is loaded stays: to look for garbage in all of it, later or now, takes a tenth of a second.
 gc.freeze()
 
 
