@@ -221,7 +221,7 @@ def test_an_answer_that_was_lost_is_asked_for_again(
 def test_no_answer_at_all_is_one_error(
     make: Callable[..., Any], server: Server, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
-    monkeypatch.setattr(calls, "PATIENCE", 0.3)
+    monkeypatch.setattr(calls, "PATIENCE", 1.0)
     server.script = [fault]
 
     with pytest.raises(ConnectionFailed, match="POST /projects: "):
