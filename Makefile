@@ -7,10 +7,11 @@ ARGS ?=
 
 # Where the environment forbids Python to keep bytecode, each of our processes would compile all of it at its start, and
 # each of pytest's all tests; what pytest makes of them only pytest can keep.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
 COMPILE := $(BIN)/python -m compileall -q orchestrator workers web celeryconfig.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install up demo test bench bench-quick chaos chaos-full chaos-planted lint types fmt docs lock clean
+.PHONY: help install up demo test faults bench bench-quick chaos chaos-full chaos-planted lint types fmt docs lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,7 +26,11 @@ demo: install ## 24 simulated agents through the public API, and whether the boo
 
 test: $(VENV)/.developed ## all tests, on real servers; ARGS="-k pause" for some
 	@$(COMPILE)
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(PYTEST) -n 4 --ignore tests/machine $(ARGS)
+
+faults: $(VENV)/.developed ## a full disk, wrong clocks, cut cables: tests that do it to the machine, as root
+	@$(COMPILE)
+	$(PYTEST) -n 3 tests/machine $(ARGS)
 
 bench: $(VENV)/.developed ## speed, ours and the yardsticks', into bench.json; some ten minutes
 	$(BIN)/python -m bench --json bench.json

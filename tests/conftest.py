@@ -31,7 +31,7 @@ from workers.low_water import low_water
 LONGEST = """
     test_up test_lease_races test_backup test_console_browser test_pulse test_careful test_demo test_cli_output
     test_failpoints test_streams test_races test_sdk_adapters test_cli test_chaos_checks test_following test_compose
-    test_claims test_disk_full test_clocks test_sdk_running
+    test_claims test_sdk_running test_clocks test_disk_full
 """.split()  # noqa: SIM905  # a list of quotes would hide the order
 """Files that take long, by the time they take, the longest first."""
 

@@ -22,8 +22,8 @@ import pytest
 from orchestrator.embedded import DATABASE, ROOT_RUNS_AS
 from tests.chaos.stack import OwnPostgres, Stack
 from tests.faults import Failpoints
+from tests.machine.small_disk import NoDisk, SmallDisk, small_disk
 from tests.redis_server import OwnRedis
-from tests.small_disk import NoDisk, SmallDisk, small_disk
 from tests.stage import busy, eventually
 
 MEGABYTES = 96

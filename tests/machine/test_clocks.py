@@ -1,6 +1,6 @@
 """The clocks of our hosts are wrong, each otherwise: the database's and Redis's decide, and nothing else changes.
 
-Skipped where there is no C compiler, for the library with which a process sees another clock (`tests/clock.c`).
+Skipped where there is no C compiler, for the library with which a process sees another clock (`clock.c`).
 """
 
 import os
@@ -37,7 +37,9 @@ def preloaded(tmp_path_factory: pytest.TempPathFactory) -> str:
     if compiler is None:
         pytest.skip("a wrong clock needs a C compiler")
     made = str(tmp_path_factory.mktemp("clock") / "clock.so")
-    subprocess.run([compiler, "-shared", "-fPIC", "-O2", "-o", made, str(ROOT / "tests" / "clock.c")], check=True)
+    subprocess.run(
+        [compiler, "-shared", "-fPIC", "-O2", "-o", made, str(Path(__file__).with_name("clock.c"))], check=True
+    )
     return made
 
 
