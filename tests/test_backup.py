@@ -5,7 +5,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -269,8 +269,14 @@ def is_gone(process: psutil.Process) -> bool:
 
 
 def _dumps(pid: int) -> list[psutil.Process]:
-    """The pg_dump of a process, once it is one."""
-    return [each for each in psutil.Process(pid).children() if each.name() == "pg_dump"]
+    """The pg_dump of a process, once it is one, and more than asked for its version."""
+    with suppress(psutil.NoSuchProcess):
+        return [
+            each
+            for each in psutil.Process(pid).children()
+            if each.name() == "pg_dump" and "--version" not in each.cmdline()
+        ]
+    return []
 
 
 @contextmanager
