@@ -311,7 +311,7 @@ def test_without_scripts_it_works_as_well(browser: Browser, server: str, admin: 
         assert f"/p/{slug(project)}/agents" in me.page.url
 
 
-def test_the_first_agent_ends_the_first_page(browser: Browser, server: str, admin: Api) -> None:
+def test_the_first_agent_ends_the_first_page(browser: Browser, server: str, admin: Api, worker: Worker) -> None:
     owner = admin.user()
     with guest(browser, server, owner) as me:
         me.go("/")
