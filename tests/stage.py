@@ -4,7 +4,6 @@ import os
 import re
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -23,6 +22,7 @@ from orchestrator import claims, verify
 from orchestrator import drain as drains
 from orchestrator.db import Guard, begin, engine
 from orchestrator.drain import Batch, Drainer
+from tests import nursery
 
 ROOT = Path(__file__).parent.parent
 WAIT = {"Prefer": "wait=10"}
@@ -337,7 +337,7 @@ class Project:
 class Worker:
     """A Celery worker as a process, with its children."""
 
-    process: subprocess.Popen[bytes]
+    process: nursery.Started
     log: Path
 
     @classmethod
@@ -346,15 +346,7 @@ class Worker:
         """Start one; it ends with the block. It is up once it has applied something."""
         command = ["-A", "workers.app", "worker", "--without-gossip", "--without-mingle", "-E", "-l", "warning"]
         command += ["-Q", "commands,upkeep", "-c", str(concurrency), "-n", f"{uuid4().hex[:8]}@%h"]
-        with log.open("ab") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-W", "ignore", "-m", "celery", *command],
-                cwd=ROOT,
-                env=os.environ | environment,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
+        process = nursery.start("celery", command, log, environment)
         try:
             yield cls(process, log)
         finally:

@@ -1,11 +1,8 @@
 """The web server as production runs it, as a process: requests over HTTP, and what no client would say: bytes."""
 
 import json
-import os
 import re
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +14,8 @@ from typing import Any, Self
 import httpx2
 
 from orchestrator.sdk.address import needs_certificates
-from tests.stage import ROOT, eventually
+from tests import nursery
+from tests.stage import eventually
 
 GUNICORN = ["-c", "python:web.serve", "web:create_app()", "--log-level", "info"]
 
@@ -52,7 +50,7 @@ class Reply:
 class Gunicorn:
     """The web server as a process, with one worker."""
 
-    process: subprocess.Popen[bytes]
+    process: nursery.Started
     log: Path
     port: int
     http: httpx2.Client
@@ -61,9 +59,8 @@ class Gunicorn:
     @contextmanager
     def start(cls, log: Path, port: int = 0, **environment: str) -> Iterator[Self]:
         """Start one, on a free port where none is given, and wait until it serves; it ends with the block."""
-        command = [sys.executable, "-W", "ignore", "-m", "gunicorn", *GUNICORN, "-b", f"127.0.0.1:{port}"]
-        with log.open("wb") as output:
-            process = subprocess.Popen(command, cwd=ROOT, env=os.environ | environment, stdout=output, stderr=output)
+        log.write_bytes(b"")
+        process = nursery.start("gunicorn", [*GUNICORN, "-b", f"127.0.0.1:{port}"], log, environment)
         try:
             found = eventually(lambda: re.search(r"Listening at: (http://127\.0\.0\.1:(\d+))", log.read_text()), 30)
             with httpx2.Client(base_url=found[1], timeout=60, verify=needs_certificates(found[1])) as http:
