@@ -436,6 +436,19 @@ def test_the_same_key_and_report_are_answered_as_before(project: Project) -> Non
     assert (other.status_code, other.json["errors"][0]["code"]) == (422, "idempotency_key_reused")
 
 
+def test_a_retried_report_is_answered_as_before_though_its_agent_will_never_be_born(quiet: Project) -> None:
+    spawn, key = quiet.spawn(wait=False), uuid4().hex
+    first = report(quiet, spawn["agent_id"], WHOLE, Idempotency_Key=key)
+    quiet.api.post(f"{quiet.path}/commands/{spawn['id']}/cancel")
+
+    again = report(quiet, spawn["agent_id"], WHOLE, Idempotency_Key=key)
+    new = report(quiet, spawn["agent_id"], WHOLE, Idempotency_Key=uuid4().hex)
+
+    assert (first.status_code, again.status_code, new.status_code) == (202, 202, 404)
+    assert again.json == first.json
+    assert again.headers["Idempotency-Replayed"] == "true"
+
+
 def test_a_refused_report_leaves_its_key_free(quiet: Project) -> None:
     agent, key = quiet.born(), uuid4().hex
 

@@ -51,11 +51,14 @@ def get_usage(path: params.ProjectPath, query: params.UsageQuery) -> Response:
 
 
 def _take(project_id: UUID, entries: Sequence[AgentEntry], once: Once | None, of: UUID | None = None) -> Response:
-    with begin() as db:
-        access.admit(db, g.caller, project_id)
+    def take() -> Taken:
         if of is not None and ledger.strangers(db, project_id, [of]):
             raise no_agent(of)
-        taken, replayed = idempotency.remember(db, g.caller, once, lambda: ledger.take(db, project_id, entries))
+        return ledger.take(db, project_id, entries)
+
+    with begin() as db:
+        access.admit(db, g.caller, project_id)
+        taken, replayed = idempotency.remember(db, g.caller, once, take)
     bell.ring()
     status = 200 if _counted(entries) else 202
     answer = answers.reply(schemas.UsageTaken.model_validate(Taken(**taken)), status)
