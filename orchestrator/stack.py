@@ -216,24 +216,26 @@ def alone(home: Path) -> Iterator[None]:
 
 
 def _check_ports(settings: Settings) -> None:
-    for name, host, port in (
-        ("ORCH_PORT", settings.host, settings.port),
-        ("ORCH_FLOWER_PORT", "127.0.0.1", settings.flower_port),
-    ):
-        if port:
-            _check_port(name, host, port)
+    with _listening("ORCH_PORT", settings.host, settings.port):  # still, when Flower's is tried: it may be the same
+        if settings.flower_port:
+            with _listening("ORCH_FLOWER_PORT", "127.0.0.1", settings.flower_port):
+                pass
 
 
-def _check_port(name: str, host: str, port: int) -> None:
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise SettingsError(f"port {port} is taken; set {name} to a free one") from None
-            where = address(host, port)
-            raise SettingsError(f"cannot listen on {where}: {error.strerror}; set ORCH_HOST or {name}") from None
+def _listening(name: str, host: str, port: int) -> socket.socket:
+    """A socket that has this port; raises SettingsError where it cannot be had."""
+    probe = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        probe.bind((host, port))
+        probe.listen()
+    except OSError as error:
+        probe.close()
+        if error.errno == errno.EADDRINUSE:
+            raise SettingsError(f"port {port} is taken; set {name} to a free one") from None
+        where = address(host, port)
+        raise SettingsError(f"cannot listen on {where}: {error.strerror}; set ORCH_HOST or {name}") from None
+    return probe
 
 
 def _emptied(folder: Path) -> Path:

@@ -272,6 +272,16 @@ def test_a_taken_port_is_one_sentence(own_home: Path) -> None:
         assert refused.living() == []
 
 
+def test_a_port_that_is_given_to_both_api_and_flower_is_one_sentence(own_home: Path) -> None:
+    port = free_port()
+
+    refused = Stack.start(own_home, port, ORCH_FLOWER_PORT=str(port))
+
+    assert refused.process.wait(timeout=20) == 1
+    assert sentence(refused) == f"orch up: port {port} is taken; set ORCH_FLOWER_PORT to a free one"
+    assert refused.living() == []
+
+
 def test_a_home_that_cannot_be_used_is_one_sentence(own_home: Path) -> None:
     own_home.write_text("not a folder")
 
