@@ -113,8 +113,11 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="ORCH_", frozen=True, extra="ignore", env_ignore_empty=True)
 
-    home: Path = Field(default_factory=lambda: Path(platformdirs.user_data_dir("orch")))
-    """Where the embedded servers keep their data and the first start puts `admin.key`."""
+    home: Annotated[Path, AfterValidator(Path.absolute)] = Field(
+        default_factory=lambda: Path(platformdirs.user_data_dir("orch"))
+    )
+    """Where the embedded servers keep their data and the first start puts `admin.key`. Absolute: PostgreSQL may run in
+    another folder, and libpq takes what does not begin with a slash for a host's name."""
     host: Annotated[str, AfterValidator(_without_brackets)] = Field(
         default="127.0.0.1", pattern=r"^\S+$", description="an address of this machine"
     )

@@ -119,6 +119,11 @@ def test_a_log_level_is_one_of_four_words(read: Read, wrong: str) -> None:
     assert refusal(read, log_level=wrong) == f"{sentence}, not {wrong!r}"
 
 
+def test_a_home_is_one_place_wherever_its_programs_run(read: Read) -> None:
+    assert read(home="here/orch").home == Path.cwd() / "here" / "orch"
+    assert read(home="/there/orch").home == Path("/there/orch")
+
+
 def test_a_host_has_no_space(read: Read) -> None:
     assert read(host="::1").host == read(host="[::1]").host == "::1"
     assert refusal(read, host="here or there") == "ORCH_HOST must be an address of this machine, not 'here or there'"
