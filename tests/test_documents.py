@@ -3,9 +3,11 @@
 import re
 from collections.abc import Iterator
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from flask_openapi3 import OpenAPI
+from werkzeug.test import TestResponse
 
 from orchestrator import __version__
 from tests.stage import ROOT
@@ -96,6 +98,30 @@ def test_every_parameter_in_an_address_is_described(document: dict[str, Any], op
 
     assert sorted(each["name"] for each in parameters) == sorted(re.findall(r"{(\w+)}", path))
     assert all(each["required"] and each["schema"]["format"] == "uuid" for each in parameters)
+
+
+@pytest.mark.parametrize("operation", EXAMPLES)
+def test_every_header_that_an_operation_heeds_is_described_and_no_other(
+    app: OpenAPI, scene: Scene, document: dict[str, Any], operation: str
+) -> None:
+    parameters = operations(document)[operation][2].get("parameters", [])
+    right = {"Prefer": "wait=0", "Idempotency-Key": uuid4().hex}
+    wrong = {"If-Match": "7", "Lease-Epoch": "0", "X-Reason": "x" * 501, "Idempotency-Key": ""}
+
+    taken = saying(scene, app, operation, right)
+    refused = {name for name in wrong if saying(scene, app, operation, {name: wrong[name]}).status_code == 422}
+
+    heeded = refused | ({"Prefer"} if "Preference-Applied" in taken.headers else set())
+    heeded -= {"Idempotency-Key"} if taken.status_code == 422 else set()
+    assert {each["name"] for each in parameters if each["in"] == "header"} == heeded
+    assert all(each["description"] for each in parameters if each["in"] == "header")
+
+
+def saying(scene: Scene, app: OpenAPI, operation: str, headers: dict[str, str]) -> TestResponse:
+    """The answer to the operation's example with these headers, without the body that it does not need."""
+    example, (method, rule) = EXAMPLES[operation], routes(app)[operation]
+    body = example.body(scene) if example.body and not example.bare else None
+    return scene.admin(method, scene.address(rule, **example.ready(scene)), body, **headers)
 
 
 @pytest.mark.parametrize("operation", EXAMPLES)

@@ -7,13 +7,17 @@ from typing import Any
 
 from flask import jsonify, render_template_string
 from flask_openapi3 import Info, OpenAPI
+from flask_openapi3.models.data_type import DataType
+from flask_openapi3.models.parameter import Parameter
+from flask_openapi3.models.parameter_in_type import ParameterInType
+from flask_openapi3.models.schema import Schema
 from flask_openapi3.types import ResponseDict
 from flask_openapi3_swagger.plugins import RegisterPlugin
 from flask_openapi3_swagger.templates import swagger_html_string
 from pydantic import BaseModel
 
 from orchestrator import __version__
-from web import schemas
+from web import headers, schemas
 
 PAGE = Path(__file__).parent.parent / "docs" / "openapi.json"
 
@@ -47,6 +51,7 @@ _PROBLEM = {
 def install(app: OpenAPI) -> None:
     """Serve `/openapi.json` and `/docs`; to be called when all routes are there."""
     _add_problems(app)
+    _add_headers(app)
     app.components_schemas["Problem"] = schemas.Problem.model_json_schema()
     app.register_blueprint(RegisterPlugin.register(doc_url="openapi.json"), url_prefix="/docs-assets")
     app.add_url_rule("/openapi.json", "openapi", lambda: jsonify(app.api_doc))
@@ -59,6 +64,23 @@ def _add_problems(app: OpenAPI) -> None:
         for operation in filter(None, (path.post, path.patch, path.delete)):
             statuses = ("422",) if operation.requestBody is None else ("400", "413", "415", "422")
             operation.responses |= dict.fromkeys(statuses, operation.responses["401"])
+
+
+def _add_headers(app: OpenAPI) -> None:
+    """What requests can say in headers, which no model of an address or a body knows. (Blueprints keep their operations
+    from app to app.)"""
+    for path in app.paths.values():
+        for method in ("get", *map(str.lower, headers.KEYED)):
+            operation = getattr(path, method)
+            said = headers.heeded(operation.operationId, method.upper()) if operation else {}
+            if said:
+                others = [each for each in operation.parameters or () if each.param_in is not ParameterInType.HEADER]
+                operation.parameters = others + [_header(name, says) for name, says in said.items()]
+
+
+def _header(name: str, says: str) -> Parameter:
+    text = Schema(type=DataType.STRING)
+    return Parameter(name=name, param_in=ParameterInType.HEADER, description=says, param_schema=text)
 
 
 def _page() -> str:

@@ -16,6 +16,35 @@ from orchestrator.settings import settings
 
 LONGEST_WAIT = 30.0
 
+_CHANGING = frozenset({"update_agent", "pause_agent", "resume_agent", "terminate_agent"})
+
+KEY = "Idempotency-Key"
+KEYED = ("POST", "PATCH", "DELETE")
+"""The methods at which a key means something."""
+
+SAYINGS: dict[str, tuple[str, frozenset[str]]] = {
+    "Prefer": (
+        "`wait=N`: hold the answer until what was asked is done, for N seconds at most; more than 30 count as 30.",
+        _CHANGING | {"spawn_agent", "get_command", "report_agent_usage", "report_project_usage"},
+    ),
+    "If-Match": (
+        'The `ETag` of the agent, such as `"7"`: refused with 412 when applied, where it has another by then.',
+        _CHANGING,
+    ),
+    "Lease-Epoch": ("Refused with 409 when applied, where this epoch of the agent's lease is over by then.", _CHANGING),
+    "X-Reason": ("As `reason` in a body, for clients that send none.", frozenset({"terminate_agent"})),
+}
+"""What requests may say in headers, beside a key, and the operations that heed it: for the API's description."""
+
+KEY_SAYS = (
+    "1 to 255 printable characters of the client's choice. The same request under the same key is done once, however"
+    " often it is sent within 24 hours; another one is refused."
+)
+KEY_DONE_AGAIN = "Taken, though the same request under the same key is done again; another one is refused."
+
+UNLIKE_OTHERS = {"create_key": None, **dict.fromkeys(("lease_agent", "beat", "beat_many"), KEY_DONE_AGAIN)}
+"""What is said of a key where its request is not done once; None where no key is taken."""
+
 _WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d+(?:\.\d+)?)\"?\s*(?=$|[,;])", re.IGNORECASE)
 _KEY = re.compile(r"[\x20-\x7e]{1,255}")
 _EPOCH = re.compile(r"[1-9]\d{0,17}", re.ASCII)
@@ -36,16 +65,16 @@ def wait() -> float:
 
 def idempotency_key() -> str | None:
     """The client's key; raises Invalid where it is not 1 to 255 printable characters."""
-    key = request.headers.get("Idempotency-Key")
+    key = request.headers.get(KEY)
     if key is not None and not _KEY.fullmatch(key):
-        raise Invalid(Violation("must be 1 to 255 printable ASCII characters", "Idempotency-Key"))
+        raise Invalid(Violation("must be 1 to 255 printable ASCII characters", KEY))
     return key
 
 
 def refuse_key(why: str) -> None:
     """Raises Invalid where there is a key that could not be honoured, since `why`."""
-    if "Idempotency-Key" in request.headers:
-        raise Invalid(Violation(f"is not taken here: {why}", "Idempotency-Key"))
+    if KEY in request.headers:
+        raise Invalid(Violation(f"is not taken here: {why}", KEY))
 
 
 def once(order: dict[str, Any]) -> Once | None:
@@ -84,6 +113,13 @@ def precondition() -> int | None:
     if match is None:
         raise Invalid(Violation('must be a version in quotes, such as "7"', "If-Match"))
     return int(match[1])
+
+
+def heeded(operation: str, method: str) -> dict[str, str]:
+    """The headers that an operation heeds, and what each says."""
+    key = UNLIKE_OTHERS.get(operation, KEY_SAYS) if method in KEYED else None
+    others = {name: says for name, (says, operations) in SAYINGS.items() if operation in operations}
+    return ({KEY: key} if key else {}) | others
 
 
 def path_id(value: str, name: str) -> UUID:

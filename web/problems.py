@@ -29,9 +29,6 @@ log = logs.logger("web")
 
 _ABOUT_THE_REQUEST = (Invalid, MalformedJson, TooLarge, UnsupportedMediaType)
 
-_KEYED = ("POST", "PATCH", "DELETE")
-"""Where an Idempotency-Key means something."""
-
 
 def install(app: Flask) -> None:
     """Let the app answer every error through here."""
@@ -116,7 +113,7 @@ def _look_before_the_body() -> None:
     with autocommit() as db:
         if project_id is not None:
             access.enter(db, g.caller, headers.path_id(project_id, "project_id"))
-        if request.method in _KEYED and idempotency.used(db, g.caller, headers.idempotency_key()):
+        if request.method in headers.KEYED and idempotency.used(db, g.caller, headers.idempotency_key()):
             raise KeyReused
 
 
