@@ -123,7 +123,7 @@ def test_a_revoked_key_is_dead_within_a_second_and_listed_no_more(admin: Api) ->
 
     answer = user.delete(f"keys/{key['id']}")
 
-    assert (answer.status_code, answer.data) == (204, b"")
+    assert (answer.status_code, answer.data, answer.content_type) == (204, b"", None)
     assert eventually(lambda: thief.get("me").status_code == 401, SOON)
     assert key["id"] not in [shown["id"] for shown in user.get("keys").json["data"]]
     assert refusal(user.delete(f"keys/{key['id']}"))[:2] == (404, "not_found")

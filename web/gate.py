@@ -187,6 +187,8 @@ def _sign(response: Response) -> Response:
     response.headers["X-Request-ID"] = g.get("request_id", "")
     response.headers.setdefault("Cache-Control", "no-store")
     response.headers["X-Content-Type-Options"] = "nosniff"
+    if response.status_code == HTTPStatus.NO_CONTENT:
+        del response.headers["Content-Type"]  # Flask's is HTML's
     spent = g.get("spent")
     if spent is not None:
         limit = spent.limit
