@@ -1,5 +1,6 @@
 """Bad bodies, queries and headers at every route: always a problem that says why, never a 5xx, nothing stored."""
 
+import gzip
 import json
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
@@ -223,6 +224,25 @@ def test_another_content_type_is_a_415(app: OpenAPI, scene: Scene, kind: str | N
         answer = send(scene.admin, *where(app, scene, operation), data, kind)
 
         assert is_problem(answer, 415, "unsupported_media_type"), (operation, answer.data)
+
+
+def test_a_compressed_body_is_a_415(app: OpenAPI, scene: Scene) -> None:
+    method, path = where(app, scene, "spawn_agent")
+    plain = json.dumps(example(scene, "spawn_agent")).encode()
+
+    packed = scene.admin.client.open(path, method=method, data=gzip.compress(plain), headers=coded(scene, "gzip"))
+    mislabelled = scene.admin.client.open(path, method=method, data=plain, headers=coded(scene, "br"))
+    as_it_is = scene.admin.client.open(path, method=method, data=b"{}", headers=coded(scene, "Identity"))
+
+    assert is_problem(packed, 415, "unsupported_media_type"), packed.data
+    assert is_problem(mislabelled, 415, "unsupported_media_type"), mislabelled.data
+    assert is_problem(as_it_is, 422, "validation_error"), as_it_is.data
+
+
+def coded(scene: Scene, how: str) -> dict[str, str]:
+    """The headers of a body in this coding."""
+    key = f"Bearer {scene.admin.key}"
+    return {"Authorization": key, "Content-Type": "application/json", "Content-Encoding": how}
 
 
 @pytest.mark.parametrize("operation", WITH_BODY)

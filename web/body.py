@@ -60,6 +60,8 @@ class JsonRequest(Request):
             return None
         if self.mimetype != "application/json":
             raise UnsupportedMediaType
+        if self.headers.get("Content-Encoding", "identity").lower() != "identity":
+            raise UnsupportedMediaType("The body is read as it is; send it uncompressed, without Content-Encoding.")
         value = parse(raw)
         if not isinstance(value, dict):
             raise Invalid(Violation("the body must be a JSON object"))
