@@ -3,6 +3,8 @@
 import json
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
@@ -10,7 +12,8 @@ import pytest
 from orchestrator.errors import Unavailable
 from orchestrator.link import CANCELLED_CHANNEL, CLOSED_CHANNEL
 from tests.redis_server import OwnRedis
-from tests.stage import eventually
+from tests.stage import Project, busy, eventually, sql
+from tests.wire import Gunicorn
 from web.waiters import Waiters, _ids
 
 LONG = 20.0
@@ -102,3 +105,16 @@ def test_only_a_worker_shows_that_a_worker_lives(own_redis: OwnRedis, waiters: W
     assert not waiters.heard.wait(0.5)
     own_redis.client.publish(CLOSED_CHANNEL, "[]")
     assert waiters.heard.wait(5)
+
+
+def test_a_server_that_is_stopped_answers_those_who_wait_before_it_ends(quiet: Project, home: Path) -> None:
+    agent = quiet.born()
+
+    with Gunicorn.start(home / "stopped.log") as web, ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(web, "POST", f"{quiet.agent(agent)}/pause", quiet.api.key, Prefer="wait=30")
+        eventually(lambda: sql("SELECT 1 FROM commands WHERE verb = 'pause'"))
+        web.process.terminate()
+        answer = waiting.result(timeout=40)
+
+    assert (answer.status_code, answer.json()["state"]) == (202, "queued")
+    assert answer.elapsed.total_seconds() < busy(5)

@@ -37,6 +37,7 @@ class Waiters:
         self._most = most
         self._lock = Lock()
         self._waiting: dict[str, set[Event]] = defaultdict(set)
+        self._ending = False
         self.heard = Event()
         """Set once a worker was heard: somebody drains."""
 
@@ -48,7 +49,7 @@ class Waiters:
         """Wait until `done()`, which is asked soon for the first time, after each word about `id_`, and at the end;
         whether it came true in time. What cannot be asked, because the database is away, is not true yet.
 
-        With as many waiting as this process allows, the answer is False at once.
+        With as many waiting as this process allows, the answer is False at once; and where it is about to end, soon.
         """
         deadline = time.monotonic() + seconds
         with self._place(str(id_)) as word:
@@ -59,8 +60,18 @@ class Waiters:
                 word.clear()  # before the look: a word that comes during it is about something newer
                 if _ask(done):
                     return True
+                if self._ending:
+                    return False
                 if not word.wait(deadline - time.monotonic()):
                     return _ask(done)
+
+    def end(self) -> None:
+        """Let nobody wait for long any more: the process is told to end, and who waited would be cut off unanswered."""
+        self._ending = True
+        with self._lock:
+            words = [word for words in self._waiting.values() for word in words]
+        for word in words:
+            word.set()
 
     @contextmanager
     def _place(self, id_: str) -> Iterator[Event | None]:

@@ -1,5 +1,5 @@
-"""gunicorn's worker, with four promises more: no request is lost behind a body, every error has our form, an event
-stream costs no thread, and neither does a request that has yet to come."""
+"""gunicorn's worker, with five promises more: no request is lost behind a body, every error has our form, an event
+stream costs no thread, neither does a request that has yet to come, and who waits is answered before it ends."""
 
 import json
 import socket
@@ -17,6 +17,7 @@ from orchestrator.errors import Invalid, Problem
 from web.listener import Listener
 from web.patience import BODY_SECONDS, MOST, Hasty, Late, Patient, is_ready
 from web.streams import HANDED_OVER, hub
+from web.waiters import waiters
 
 PATIENCE = 3.0
 """Seconds within which the rest of a body must come that nobody asked for, for its connection to be kept."""
@@ -50,6 +51,11 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no type info
         """Put the rest of each body before the start of its answer."""
         super().load_wsgi()
         self.wsgi = _after_the_body(self.wsgi)
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """Begin to end, as SIGTERM asks: those who wait are answered what is known, in the time that is left."""
+        super().handle_exit(sig, frame)
+        waiters().end()
 
     def handle(self, conn: Any) -> Any:
         """Serve the connection's next request once its head is there; until then it costs no thread. (gunicorn's own
