@@ -1,6 +1,6 @@
 """The tables of the roll-ups: what the pictures are drawn from, so that no page reads through the events."""
 
-from sqlalchemy import BigInteger, Column, Index, SmallInteger, Table, Text, Uuid, text
+from sqlalchemy import BigInteger, Column, Index, Numeric, SmallInteger, Table, Text, Uuid, text
 
 from orchestrator.columns import MONEY, Xid8, metadata, time
 from orchestrator.lifecycle import Status
@@ -55,7 +55,7 @@ usage_hours = Table(
     Column("slot", SmallInteger, primary_key=True, autoincrement=False),
     Column("entries", BigInteger, nullable=False, server_default=text("0")),
     Column("unpriced", BigInteger, nullable=False, server_default=text("0")),
-    Column("tokens", BigInteger, nullable=False, server_default=text("0")),
+    Column("tokens", Numeric(30, 0), nullable=False, server_default=text("0")),
     Column("cost", MONEY, nullable=False, server_default=text("0")),
     Index("ix_usage_hours_hour", "hour"),
 )

@@ -300,6 +300,19 @@ def test_a_flood_is_counted_in_time_though_the_planner_knows_of_none_that_waits(
     assert len(sums) == agents
 
 
+def test_an_hour_can_hold_more_tokens_than_a_long_number(quiet: Project) -> None:
+    agent = quiet.born()
+    assert report(quiet, agent, WHOLE).status_code == 202
+    drain()
+    sql("UPDATE usage_hours SET tokens = :most", most=2**63 - 1)
+
+    assert report(quiet, agent, WHOLE | {"report_id": "the next"}).status_code == 202
+    drain()
+
+    assert counted(quiet, agent)[0] == 240
+    assert [row.tokens for row in sql("SELECT tokens FROM usage_hours")] == [2**63 + 119]
+
+
 def test_usage_before_birth_is_counted_after_it(project: Project) -> None:
     agent = project.spawn(wait=False)["agent_id"]
 
