@@ -152,6 +152,13 @@ def own_redis(world: None, tmp_path: Path) -> Iterator[OwnRedis]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def redis_apart(world: None, home: Path) -> Iterator[OwnRedis]:
+    """A Redis of this module's own, as `own_redis` is a test's: whoever stops it lets it go on."""
+    with OwnRedis.start(home / f"redis-{uuid4().hex[:8]}") as server, server.ours():
+        yield server
+
+
 @pytest.fixture
 def empty(servers: tuple[str, str]) -> Iterator[str]:
     """A database without tables; its URL."""

@@ -7,46 +7,62 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
+from uuid import uuid4
 
 import httpx2
 import pytest
 
 from orchestrator.link import PATIENCE_SECONDS
 from tests.redis_server import OwnRedis
-from tests.stage import Project, Worker, busy, eventually, sql, violations
+from tests.stage import Api, Project, Worker, busy, eventually, sql, violations
 from tests.wire import Gunicorn
 
 COMMANDS = 500
 CLIENTS = 10
-LIMITS = '{"spawn": "off", "get": "off"}'
-"""A pause has its limit, and so asks Redis."""
+LIMITS = '{"spawn": "off", "get": "off", "pause": "1000/minute"}'
+"""A pause has its limit, and so asks Redis; it is more than all tests need together."""
 
 
-@pytest.fixture
-def working(quiet: Project, own_redis: OwnRedis, tmp_path: Path) -> Iterator[Worker]:
-    """A worker of this test's own."""
-    del quiet, own_redis
-    with Worker.start(tmp_path / "worker.log") as running:
+@pytest.fixture(scope="module")
+def working(apart: str, redis_apart: OwnRedis, home: Path) -> Iterator[Worker]:
+    """The module's worker."""
+    del apart, redis_apart
+    with Worker.start(home / "worker-redis-away.log") as running:
         yield running
 
 
+@pytest.fixture(scope="module")
+def door(apart: str, redis_apart: OwnRedis, home: Path) -> Iterator[Gunicorn]:
+    """The module's web process."""
+    del apart, redis_apart
+    with Gunicorn.start(home / "web-redis-away.log", ORCH_LIMITS=LIMITS) as web:
+        yield web
+
+
 @pytest.fixture
-def http(quiet: Project, working: Worker, tmp_path: Path) -> Iterator[httpx2.Client]:
-    """What speaks to a web process of this test's own, whose worker is at work already."""
+def fleet(admin: Api, working: Worker) -> Project:
+    """A new project, whose worker is at work already."""
     del working
-    with Gunicorn.start(tmp_path / "web.log", ORCH_LIMITS=LIMITS) as web:
-        quiet.spawn(wait=False)
-        eventually(lambda: queued() == 0, 30)
-        web.http.headers["Authorization"] = f"Bearer {quiet.api.key}"
-        web.http.base_url = web.http.base_url.join("/api/v1/")
-        yield web.http
+    project = Project.make(admin)
+    project.spawn(wait=False)
+    eventually(lambda: queued() == 0, 30)
+    return project
 
 
 @pytest.fixture
-def agent(quiet: Project, http: httpx2.Client) -> str:
+def http(fleet: Project, door: Gunicorn) -> httpx2.Client:
+    """What speaks to the web process, which asks Redis: it has got over what was done to Redis before."""
+    door.http.headers["Authorization"] = f"Bearer {fleet.api.key}"
+    door.http.base_url = f"http://127.0.0.1:{door.port}/api/v1/"
+    eventually(lambda: "RateLimit" in door.http.post(f"{fleet.agent(uuid4())}/pause").headers)
+    return door.http
+
+
+@pytest.fixture
+def agent(fleet: Project, http: httpx2.Client) -> str:
     """The address of an idle agent."""
-    wanted = {"agent_type_id": quiet.type_id, "name": "scout"}
-    return quiet.agent(http.post(f"{quiet.path}/agents", json=wanted, headers={"Prefer": "wait=10"}).json()["id"])
+    wanted = {"agent_type_id": fleet.type_id, "name": "scout"}
+    return fleet.agent(http.post(f"{fleet.path}/agents", json=wanted, headers={"Prefer": "wait=10"}).json()["id"])
 
 
 def queued() -> int:
@@ -88,34 +104,37 @@ def wiped_again_and_again(redis: OwnRedis) -> Iterator[list[float]]:
         wiping.result()
 
 
-def test_wiped_under_five_hundred_concurrent_commands(quiet: Project, http: httpx2.Client, own_redis: OwnRedis) -> None:
-    wanted = {"agent_type_id": quiet.type_id, "name": "scout"}
+def test_wiped_under_five_hundred_concurrent_commands(
+    fleet: Project, http: httpx2.Client, redis_apart: OwnRedis
+) -> None:
+    wanted = {"agent_type_id": fleet.type_id, "name": "scout"}
 
     def one(_: int) -> int:
-        return int(http.post(f"{quiet.path}/agents", json=wanted).status_code)
+        return int(http.post(f"{fleet.path}/agents", json=wanted).status_code)
 
-    with wiped_again_and_again(own_redis) as wipes, ThreadPoolExecutor(CLIENTS) as pool:
+    with wiped_again_and_again(redis_apart) as wipes, ThreadPoolExecutor(CLIENTS) as pool:
         answers = list(pool.map(one, range(COMMANDS)))
     eventually(lambda: queued() == 0, 10)
 
     assert answers == [202] * COMMANDS
     assert len(wipes) >= 5
-    assert sql("SELECT count(*) AS n FROM agents WHERE status = 'idle'")[0].n == COMMANDS + 1
+    born = "SELECT count(*) AS n FROM agents WHERE status = 'idle' AND project_id = :id"
+    assert sql(born, id=fleet.id)[0].n == COMMANDS + 1
     assert violations() == {}
 
 
 def test_stopped_and_started_again_with_what_it_held_and_without(
-    http: httpx2.Client, agent: str, own_redis: OwnRedis
+    http: httpx2.Client, agent: str, redis_apart: OwnRedis
 ) -> None:
     for kept in (True, False):
-        own_redis.stop()
+        redis_apart.stop()
         for _ in range(3):
             pause_at_once(http, agent)
         if not kept:
-            own_redis.lose()
+            redis_apart.lose()
         assert not paused(http, agent)
 
-        own_redis.begin()
+        redis_apart.begin()
 
         eventually(lambda: paused(http, agent), 10)
         assert violations() == {}
@@ -123,10 +142,10 @@ def test_stopped_and_started_again_with_what_it_held_and_without(
         eventually(lambda: not paused(http, agent), 10)
 
 
-def test_frozen_it_makes_only_the_first_request_wait(http: httpx2.Client, agent: str, own_redis: OwnRedis) -> None:
+def test_frozen_it_makes_only_the_first_request_wait(http: httpx2.Client, agent: str, redis_apart: OwnRedis) -> None:
     took = []
 
-    with own_redis.frozen():
+    with redis_apart.frozen():
         for _ in range(5):
             began = time.monotonic()
             pause_at_once(http, agent)
@@ -139,15 +158,15 @@ def test_frozen_it_makes_only_the_first_request_wait(http: httpx2.Client, agent:
     assert violations() == {}
 
 
-def test_full(http: httpx2.Client, agent: str, own_redis: OwnRedis, working: Worker) -> None:
+def test_full(http: httpx2.Client, agent: str, redis_apart: OwnRedis, working: Worker) -> None:
     working.process.send_signal(signal.SIGSTOP)
     pause_at_once(http, agent)
     time.sleep(0.5)  # the bell has been handed to it, and is not noted yet as being in its hands
-    own_redis.client.config_set("maxmemory", 1)
+    redis_apart.client.config_set("maxmemory", 1)
     working.process.send_signal(signal.SIGCONT)
     time.sleep(2)
     pause_at_once(http, agent)
-    own_redis.client.config_set("maxmemory", 0)
+    redis_apart.client.config_set("maxmemory", 0)
 
     eventually(lambda: paused(http, agent), 10)
     assert working.process.poll() is None
