@@ -1,5 +1,6 @@
 """Whatever a process is at when it dies or fails: nothing is lost, and nothing is done twice."""
 
+from collections.abc import Iterator
 from contextlib import suppress
 from itertools import product
 from pathlib import Path
@@ -9,10 +10,9 @@ import httpx2
 import pytest
 
 from orchestrator.failpoints import Point
-from orchestrator.link import link
 from tests.faults import Failpoints
 from tests.redis_server import OwnRedis
-from tests.stage import Project, Worker, eventually, multiply, sql, violations
+from tests.stage import Api, Project, Worker, eventually, multiply, sql, violations
 from tests.wire import Gunicorn
 from workers import bell
 
@@ -22,11 +22,48 @@ AT_WORK = [Point.CLAIMED, Point.DECIDED, Point.WRITTEN, Point.COMMITTED, Point.D
 HEALED_SECONDS = 10
 
 
+@pytest.fixture(scope="module")
+def armory(home: Path) -> Failpoints:
+    """The points at which the module's processes can be made to fail."""
+    return Failpoints(home / "failpoints")
+
+
 @pytest.fixture
-def project(quiet: Project, own_redis: OwnRedis) -> Project:
-    """A project that nobody drains but the workers a test starts."""
-    del own_redis
-    return quiet
+def failpoints(armory: Failpoints) -> Iterator[Failpoints]:
+    """The same, none of them armed any more after the test."""
+    yield armory
+    for point in Point:
+        armory.disarm(point)
+
+
+@pytest.fixture(scope="module")
+def door(apart: str, redis_apart: OwnRedis, armory: Failpoints, home: Path) -> Iterator[Gunicorn]:
+    """A web server whose process dies again and again, and is replaced."""
+    del apart, redis_apart
+    with Gunicorn.start(home / "web-failpoints.log", **armory.environment) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def failing(apart: str, redis_apart: OwnRedis, armory: Failpoints, home: Path) -> Iterator[Worker]:
+    """A worker whose only child dies again and again, and is replaced."""
+    del apart, redis_apart
+    with Worker.start(home / "worker-failpoints.log", 1, **armory.environment) as running:
+        yield running
+
+
+@pytest.fixture
+def project(admin: Api, failing: Worker) -> Project:
+    """A new project that nobody drains but that worker."""
+    del failing
+    return Project.make(admin)
+
+
+def born(project: Project) -> str:
+    """The id of a new agent, as soon as the worker has applied its birth, which it may have to start for."""
+    agent_id: str = project.spawn(wait=False)["agent_id"]
+    eventually(lambda: sql("SELECT 1 FROM agents WHERE id = :id AND status = 'idle'", id=agent_id), 30)
+    return agent_id
 
 
 def applied(command_id: str) -> bool:
@@ -35,17 +72,16 @@ def applied(command_id: str) -> bool:
 
 
 def test_whatever_a_worker_is_at_when_it_fails_each_command_is_applied_once(
-    project: Project, failpoints: Failpoints, tmp_path: Path
+    project: Project, failpoints: Failpoints
 ) -> None:
-    agent = project.born()
+    agent = born(project)
     sent = []
 
-    with Worker.start(tmp_path / "worker.log", 1, **failpoints.environment):
-        for do, point in product(["kill", "raise"], AT_WORK):
-            failpoints.arm(point, do=do, once=True)
-            sent.append(project.send(agent, "update", current_task=point)["id"])
-            eventually(lambda: not failpoints.armed(point), 20)  # noqa: B023  # called at once
-            eventually(lambda: applied(sent[-1]), HEALED_SECONDS)
+    for do, point in product(["kill", "raise"], AT_WORK):
+        failpoints.arm(point, do=do, once=True)
+        sent.append(project.send(agent, "update", current_task=point)["id"])
+        eventually(lambda: not failpoints.armed(point), 20)  # noqa: B023  # called at once
+        eventually(lambda: applied(sent[-1]), HEALED_SECONDS)
 
     events = sql("SELECT command_id, version FROM events WHERE agent_id = :id AND version > 1 ORDER BY 2", id=agent)
     assert [str(event.command_id) for event in events] == sent
@@ -53,21 +89,17 @@ def test_whatever_a_worker_is_at_when_it_fails_each_command_is_applied_once(
 
 
 def test_what_a_door_has_accepted_is_applied_though_it_dies_before_it_has_rung(
-    project: Project, failpoints: Failpoints, tmp_path: Path
+    project: Project, failpoints: Failpoints, door: Gunicorn, redis_apart: OwnRedis
 ) -> None:
-    agents = {point: project.born() for point in AT_THE_DOOR}
+    agents = {point: born(project) for point in AT_THE_DOOR}
+    eventually(lambda: door("GET", "/readyz", None).status_code == 200, 20)
 
-    with (
-        Gunicorn.start(tmp_path / "web.log", **failpoints.environment) as web,
-        Worker.start(tmp_path / "worker.log", 1, **failpoints.environment),
-    ):
-        eventually(lambda: web("GET", "/readyz", None).status_code == 200, 20)
-        for point, agent in agents.items():
-            eventually(lambda: not link().client.exists(bell.FLAG))  # or the next would not be raised: nobody passes
-            failpoints.arm(point, do="kill", once=True)
-            asked = _until_answered(web, "POST", f"{project.agent(agent)}/pause", project.api.key, uuid4().hex)
-            eventually(lambda: not failpoints.armed(point))  # noqa: B023  # called at once
-            eventually(lambda: applied(asked), HEALED_SECONDS)  # noqa: B023
+    for point, agent in agents.items():
+        eventually(lambda: not redis_apart.client.exists(bell.FLAG))  # or there would be no bell to raise it for
+        failpoints.arm(point, do="kill", once=True)
+        asked = _until_answered(door, "POST", f"{project.agent(agent)}/pause", project.api.key, uuid4().hex)
+        eventually(lambda: not failpoints.armed(point))  # noqa: B023  # called at once
+        eventually(lambda: applied(asked), HEALED_SECONDS)  # noqa: B023
 
     for agent in agents.values():
         assert len(sql("SELECT 1 FROM commands WHERE agent_id = :id AND verb = 'pause'", id=agent)) == 1
@@ -75,25 +107,23 @@ def test_what_a_door_has_accepted_is_applied_though_it_dies_before_it_has_rung(
 
 
 def test_a_lease_of_which_nobody_heard_is_replaced_by_the_next(
-    project: Project, failpoints: Failpoints, tmp_path: Path
+    project: Project, failpoints: Failpoints, door: Gunicorn
 ) -> None:
-    agent = project.born()
+    agent = born(project)
     order = {"holder": "scout", "ttl": 30}
     failpoints.arm(Point.GRANTED, do="kill", once=True)
 
-    with Gunicorn.start(tmp_path / "web.log", **failpoints.environment) as web:
-        with pytest.raises(httpx2.TransportError):
-            web("POST", f"{project.agent(agent)}/lease", project.api.key, order)
-        answer = web("POST", f"{project.agent(agent)}/lease", project.api.key, order)
+    with pytest.raises(httpx2.TransportError):
+        door("POST", f"{project.agent(agent)}/lease", project.api.key, order)
+    assert not failpoints.armed(Point.GRANTED)
+    answer = door("POST", f"{project.agent(agent)}/lease", project.api.key, order)
 
     assert (answer.status_code, answer.json()["epoch"]) == (201, 2)
     assert violations() == {}
 
 
-def test_a_sweep_that_fails_is_made_up_for_by_the_next(
-    project: Project, failpoints: Failpoints, tmp_path: Path
-) -> None:
-    agent = project.born()
+def test_a_sweep_that_fails_is_made_up_for_by_the_next(project: Project, failpoints: Failpoints) -> None:
+    agent = born(project)
     failpoints.arm(Point.SWEPT, do="raise", once=True)
 
     def swept() -> bool:
@@ -102,9 +132,8 @@ def test_a_sweep_that_fails_is_made_up_for_by_the_next(
             eventually(lambda: not failpoints.armed(Point.SWEPT), 3)
         return not failpoints.armed(Point.SWEPT)
 
-    with Worker.start(tmp_path / "worker.log", 1, **failpoints.environment):
-        eventually(swept, 30)
-        eventually(lambda: not sql("SELECT 1 FROM commands WHERE state = 'queued'"), HEALED_SECONDS)
+    eventually(swept, 30)
+    eventually(lambda: not sql("SELECT 1 FROM commands WHERE state = 'queued'"), HEALED_SECONDS)
 
     assert violations() == {}
 
@@ -126,12 +155,12 @@ def _until_answered(web: Gunicorn, method: str, path: str, key: str | None, once
 
 
 def test_a_point_that_is_not_armed_does_nothing_and_one_for_others_only_theirs(
-    project: Project, failpoints: Failpoints, tmp_path: Path
+    project: Project, failpoints: Failpoints
 ) -> None:
-    deadly, other = project.born(), project.born()
+    deadly, other = born(project), born(project)
     failpoints.arm(Point.CLAIMED, do="raise", only=[deadly])
 
-    with Worker.start(tmp_path / "worker.log", 1, **failpoints.environment):
-        command = project.send(other, "pause")["id"]
-        eventually(lambda: applied(command), HEALED_SECONDS)
-        assert failpoints.armed(Point.CLAIMED)
+    command = project.send(other, "pause")["id"]
+
+    eventually(lambda: applied(command), HEALED_SECONDS)
+    assert failpoints.armed(Point.CLAIMED)
