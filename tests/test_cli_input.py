@@ -90,8 +90,17 @@ def test_an_idempotency_key_is_one_that_a_header_can_carry(orch: Orch, key: str)
     ],
 )
 def test_words_that_are_sent_are_utf8(orch: Orch, line: Sequence[bytes]) -> None:
-    given = os.environ | orch.env
-    done = subprocess.run([*COMMAND, *line], cwd=ROOT, env=given, capture_output=True, check=False)
+    result = orch(*map(os.fsdecode, line))
+
+    assert is_refused(result.exit_code, result.stderr, "not text in UTF-8")
+    assert result.stdout == ""
+
+
+def test_so_they_are_in_the_arguments_of_a_process(orch: Orch) -> None:
+    done = subprocess.run(
+        [*COMMAND, "agent", "ls", "-q", b"\xff", "-p", ID],
+        cwd=ROOT, env=os.environ | orch.env, capture_output=True, check=False,
+    )  # fmt: skip
 
     assert is_refused(done.returncode, done.stderr.decode(), "not text in UTF-8")
     assert done.stdout == b""
