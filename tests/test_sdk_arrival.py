@@ -9,17 +9,24 @@ from uuid import uuid4
 import pytest
 
 from orchestrator.sdk import NotFound, Orchestrator
-from tests.shell import serving
-from tests.stage import Project, busy, settle
+from tests.stage import Api, Project, busy, settle
+from tests.wire import Gunicorn
+
+
+@pytest.fixture
+def quiet(admin: Api, apart: str) -> Project:
+    """A new project where nobody drains."""
+    del apart
+    return Project.make(admin)
 
 
 @pytest.fixture
 def orch(
-    template: tuple[str, str], quiet: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    web: Gunicorn, template: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Orchestrator]:
-    """The SDK's client, where nobody drains."""
+    """The SDK's client, in the same place."""
     monkeypatch.setenv("ORCH_OUTBOX", str(tmp_path / "outbox"))
-    with serving(tmp_path / "web.log") as url, Orchestrator(url, template[1]) as client:
+    with Orchestrator(f"http://127.0.0.1:{web.port}", template[1]) as client:
         yield client
 
 
