@@ -188,13 +188,13 @@ def test_what_cannot_be_shown_is_said(cli: Orch, line: tuple[str, ...], code: in
     assert says in result.stderr
 
 
-@pytest.mark.parametrize("line", [("events", "-f"), ("agent", "watch", SOMEBODY)])
-def test_a_server_that_takes_no_more_streams_says_so(cli: Orch, tmp_path: Path, line: tuple[str, ...]) -> None:
+def test_a_server_that_takes_no_more_streams_says_so(cli: Orch, tmp_path: Path) -> None:
     with Gunicorn.start(tmp_path / "web.log", ORCH_STREAMS="0") as full:
-        result = cli(*line, "--url", f"http://127.0.0.1:{full.port}")
+        lines = ("events", "-f"), ("agent", "watch", SOMEBODY)
+        results = [cli(*line, "--url", f"http://127.0.0.1:{full.port}") for line in lines]
 
-    assert (result.exit_code, result.stdout) == (1, "")
-    assert "event streams" in result.stderr
+    assert [(result.exit_code, result.stdout) for result in results] == [(1, "")] * 2
+    assert all("event streams" in result.stderr for result in results)
 
 
 def test_the_next_attempt_is_not_put_off_for_a_day() -> None:
