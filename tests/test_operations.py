@@ -18,7 +18,7 @@ from sqlalchemy import create_engine, make_url, text
 
 from orchestrator import verify
 from tests.redis_server import forget_redis
-from tests.stage import Api, Project, Worker, drain, eventually, sql
+from tests.stage import Api, Project, Worker, drain, eventually, held, sql
 from tests.wire import Gunicorn
 from web import glance
 from web.waiters import waiters
@@ -251,36 +251,47 @@ def test_a_look_that_fails_is_looked_again() -> None:
     assert look() == 1
 
 
-def test_a_process_that_died_has_no_requests_that_wait(quiet: Project, tmp_path: Path) -> None:
-    agent = quiet.born()
-    (tmp_path / "metrics").mkdir()
-    with Gunicorn.start(tmp_path / "web.log", PROMETHEUS_MULTIPROC_DIR=str(tmp_path / "metrics")) as web:
-
-        def waiting() -> float:
-            told = web.ask(b"GET /metrics HTTP/1.1", None).data.decode()  # each time through a connection of its own
-            return samples(told)["orchestrator_waiting_requests"][0][1]
-
-        def pause() -> None:
-            with suppress(httpx2.HTTPError):
-                web("POST", f"{quiet.agent(agent)}/pause", quiet.api.key, Prefer="wait=30")
-
-        with ThreadPoolExecutor(1) as pool:
-            pool.submit(pause)
-            eventually(lambda: waiting() == 1)
-            (child,) = psutil.Process(web.process.pid).children()
-            child.kill()
-        eventually(lambda: waiting() == 0)
-
-
-def test_a_process_that_is_just_starting_does_no_harm_to_the_metrics(quiet: Project, tmp_path: Path) -> None:
-    del quiet
-    folder = tmp_path / "metrics"
+@pytest.fixture(scope="module")
+def counting(world: None, home: Path) -> Path:
+    """Where the module's web servers keep what they count together."""
+    folder = home / "metrics-of-two"
     folder.mkdir()
-    with Gunicorn.start(tmp_path / "web.log", PROMETHEUS_MULTIPROC_DIR=str(folder)) as web:
-        (folder / "counter_4194304.db").touch()
+    return folder
 
-        answer = web("GET", "/metrics", None)
 
+@pytest.fixture(scope="module")
+def two(counting: Path, home: Path) -> Iterator[list[Gunicorn]]:
+    """Two web servers that count together."""
+    with ExitStack() as stack:
+        logs = (home / f"web-operations-{number}.log" for number in range(2))
+        yield [stack.enter_context(Gunicorn.start(log, PROMETHEUS_MULTIPROC_DIR=str(counting))) for log in logs]
+
+
+def test_a_process_that_died_has_no_requests_that_wait(project: Project, two: list[Gunicorn]) -> None:
+    agent, web = project.spawn()["id"], two[0]
+
+    def waiting() -> float:
+        told = web.ask(b"GET /metrics HTTP/1.1", None).data.decode()  # each time through a connection of its own
+        return samples(told)["orchestrator_waiting_requests"][0][1]
+
+    def pause() -> None:
+        with suppress(httpx2.HTTPError):
+            web("POST", f"{project.agent(agent)}/pause", project.api.key, Prefer="wait=30")
+
+    with held(agent), ThreadPoolExecutor(1) as pool:
+        pool.submit(pause)
+        eventually(lambda: waiting() == 1)
+        (child,) = psutil.Process(web.process.pid).children()
+        child.kill()
+    eventually(lambda: waiting() == 0)
+
+
+def test_a_process_that_is_just_starting_does_no_harm_to_the_metrics(two: list[Gunicorn], counting: Path) -> None:
+    (counting / "counter_4194304.db").touch()
+
+    answer = two[0]("GET", "/metrics", None)
+
+    (counting / "counter_4194304.db").unlink()
     assert answer.status_code == 200
     assert "orchestrator_http_answers_total" in samples(answer.text)
 
@@ -319,17 +330,16 @@ def test_the_metrics_are_told_without_the_database_too(closed_database: Project)
     assert "orchestrator_queue_depth" not in found
 
 
-def test_the_metrics_of_two_processes_are_one_sum(admin: Api, tmp_path: Path) -> None:
-    with ExitStack() as stack:
-        start = (Gunicorn.start(tmp_path / f"web-{n}.log", PROMETHEUS_MULTIPROC_DIR=str(tmp_path)) for n in range(2))
-        webs = [stack.enter_context(each) for each in start]
-        for web in webs:
-            for _ in range(3):
-                assert web("GET", "me", admin.key).status_code == 200
+def test_the_metrics_of_two_processes_are_one_sum(admin: Api, two: list[Gunicorn]) -> None:
+    def counted(web: Gunicorn) -> float:
+        return answers(web("GET", "/metrics", None).text, "people.get_me", 200)
 
-        counted = [answers(web("GET", "/metrics", None).text, "people.get_me", 200) for web in webs]
+    before = counted(two[0])
+    for web in two:
+        for _ in range(3):
+            assert web("GET", "me", admin.key).status_code == 200
 
-    assert counted == [6, 6]
+    assert [counted(web) - before for web in two] == [6, 6]
 
 
 def test_the_invariants_are_judged_for_superusers_only(quiet: Project) -> None:
