@@ -3,10 +3,13 @@
 import base64
 import json
 import pickle
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
+
+import pytest
 
 from orchestrator.pulse import QUEUES
 from tests.redis_server import OwnRedis
@@ -100,22 +103,37 @@ def everything() -> dict[str, Any]:
     }
 
 
-def test_what_is_forged_does_nothing_and_stops_nobody(quiet: Project, own_redis: OwnRedis, tmp_path: Path) -> None:
-    agent = quiet.born()
+@pytest.fixture(scope="module")
+def worker(apart: str, redis_apart: OwnRedis, home: Path) -> Iterator[Worker]:
+    """The module's worker, which whatever is done to it is to leave at work."""
+    del apart, redis_apart
+    with Worker.start(home / "worker-untrusted.log", 1) as running:
+        yield running
+
+
+@pytest.fixture
+def agent(project: Project) -> str:
+    """The id of an agent that the worker has brought to life."""
+    born: str = project.spawn(wait=False)["agent_id"]
+    eventually(lambda: sql("SELECT 1 FROM agents WHERE id = :id AND status = 'idle'", id=born), 60)
+    return born
+
+
+def test_what_is_forged_does_nothing_and_stops_nobody(
+    project: Project, agent: str, redis_apart: OwnRedis, worker: Worker, tmp_path: Path
+) -> None:
     before = everything()
 
-    with Worker.start(tmp_path / "worker.log", 1) as worker:
-        for queue, (name, made) in product(QUEUES, forged(tmp_path / "evidence").items()):
-            own_redis.client.lpush(queue, made)
-            eventually(lambda q=queue: own_redis.client.llen(q) == 0, 30)  # type: ignore[misc]
-            assert worker.process.poll() is None, f"{name}: {worker.log.read_text()[-2000:]}"
-        eventually(lambda: own_redis.client.hlen("unacked") <= LATER)  # or they would come back
-        assert everything() == before
-        assert not (tmp_path / "evidence").exists()
+    for queue, (name, made) in product(QUEUES, forged(tmp_path / "evidence").items()):
+        redis_apart.client.lpush(queue, made)
+        eventually(lambda q=queue: redis_apart.client.llen(q) == 0, 30)  # type: ignore[misc]
+        assert worker.process.poll() is None, f"{name}: {worker.log.read_text()[-2000:]}"
 
-        command = quiet.send(agent, "pause")["id"]
-        eventually(lambda: sql("SELECT 1 FROM commands WHERE id = :id AND state = 'applied'", id=command), 20)
-
+    eventually(lambda: redis_apart.client.hlen("unacked") <= LATER)  # or they would come back
+    assert everything() == before
+    assert not (tmp_path / "evidence").exists()
+    command = project.send(agent, "pause")["id"]
+    eventually(lambda: sql("SELECT 1 FROM commands WHERE id = :id AND state = 'applied'", id=command), 20)
     assert violations() == {}
 
 
@@ -132,16 +150,16 @@ ORDERS = {
 
 
 def test_no_broadcast_stops_a_worker_and_questions_are_answered(
-    quiet: Project, own_redis: OwnRedis, tmp_path: Path
+    project: Project, agent: str, redis_apart: OwnRedis, worker: Worker
 ) -> None:
-    command = quiet.send(quiet.born(), "pause")["id"]
-
-    with Worker.start(tmp_path / "worker.log", 1) as worker, celery.connection_for_write() as link:
+    with celery.connection_for_write() as link:
         eventually(lambda: celery.control.ping(timeout=2, connection=link), 60)
         for order, arguments in ORDERS.items():
             celery.control.broadcast(order, arguments=arguments, connection=link)
         for nonsense in (b"", b"\xff{", b"7", b"null", b"{}", b'{"properties": {}}'):
-            own_redis.client.publish("/0.celery.pidbox", nonsense)
+            redis_apart.client.publish("/0.celery.pidbox", nonsense)
         eventually(lambda: celery.control.ping(timeout=2, connection=link), 20)
-        eventually(lambda: sql("SELECT 1 FROM commands WHERE id = :id AND state = 'applied'", id=command), 20)
-        assert worker.process.poll() is None
+
+    command = project.send(agent, "pause")["id"]
+    eventually(lambda: sql("SELECT 1 FROM commands WHERE id = :id AND state = 'applied'", id=command), 20)
+    assert worker.process.poll() is None
