@@ -63,6 +63,8 @@ class Orch:
     """The command line in an environment: which server, which key, which project."""
 
     env: dict[str, str]
+    program: Sequence[str] = tuple(COMMAND)
+    """What is started where a call is a process."""
 
     def __call__(self, *line: str, **env: str | None) -> Result:
         """One call in this process, as `start` does it; standard output is no terminal."""
@@ -84,7 +86,7 @@ class Orch:
         """One call as a process; what is None is not in its environment."""
         given = {name: value for name, value in {**os.environ, **self.env, **env}.items() if value is not None}
         pipe = subprocess.PIPE
-        return subprocess.Popen([*COMMAND, *line], cwd=ROOT, env=given, stdout=pipe, stderr=pipe, text=True)
+        return subprocess.Popen([*self.program, *line], cwd=ROOT, env=given, stdout=pipe, stderr=pipe, text=True)
 
     def run(self, *line: str, **env: str | None) -> "subprocess.CompletedProcess[str]":
         """One call as a process, to its end."""
