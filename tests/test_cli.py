@@ -13,9 +13,11 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from click.testing import Result
 
 from orchestrator.cli.failures import BY_CODE, BY_STATUS, Exit
 from orchestrator.errors import _BY_CODE as RECORDED
+from orchestrator.settings import settings
 from tests.shell import Orch, serving
 from tests.stage import Project, eventually, held, sql
 
@@ -357,18 +359,26 @@ def test_a_wrong_key_is_not_allowed_and_says_what_to_set(orch: Orch) -> None:
     assert "Set ORCH_API_KEY" in refused.stderr
 
 
+def projects(orch: Orch, **env: str) -> Result:
+    """The list of projects, asked for in this process as if it had just started: it reads its settings once."""
+    settings.cache_clear()
+    listed = orch("project", "ls", **env)
+    settings.cache_clear()
+    return listed
+
+
 def test_the_key_comes_from_the_environment_or_from_the_file_in_home(orch: Orch, tmp_path: Path) -> None:
     key = orch.env["ORCH_API_KEY"]
     bare = {"ORCH_HOME": str(tmp_path), "ORCH_API_KEY": ""}
 
-    without = orch.run("project", "ls", **bare)
+    without = projects(orch, **bare)
     (tmp_path / "admin.key").write_text(f"{key}\n")
-    with_file = orch.run("project", "ls", **bare)
+    with_file = projects(orch, **bare)
     (tmp_path / "admin.key").write_text("two words\n")
-    with_rubbish = orch.run("project", "ls", **bare)
-    with_both = orch.run("project", "ls", **bare | {"ORCH_API_KEY": key})
+    with_rubbish = projects(orch, **bare)
+    with_both = projects(orch, **bare | {"ORCH_API_KEY": key})
 
-    assert (without.returncode, with_file.returncode, with_rubbish.returncode, with_both.returncode) == (4, 0, 4, 0)
+    assert (without.exit_code, with_file.exit_code, with_rubbish.exit_code, with_both.exit_code) == (4, 0, 4, 0)
     assert str(tmp_path / "admin.key") in without.stderr
     assert "one key and nothing else" in with_rubbish.stderr
 
@@ -378,9 +388,9 @@ def test_the_server_is_the_option_else_the_environment_else_the_port(orch: Orch)
 
     by_option = orch("--url", orch.env["ORCH_URL"], "project", "ls", ORCH_URL=NOWHERE)
     behind = orch("project", "ls", "--url", orch.env["ORCH_URL"], ORCH_URL=NOWHERE)
-    by_port = orch.run("project", "ls", ORCH_URL="", ORCH_PORT=port)
+    by_port = projects(orch, ORCH_URL="", ORCH_PORT=port)
 
-    assert (by_option.exit_code, behind.exit_code, by_port.returncode) == (0, 0, 0)
+    assert (by_option.exit_code, behind.exit_code, by_port.exit_code) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("line", [["verify"], ["agent", "spawn", "x", "--type", NOBODY], ["demo"]])
