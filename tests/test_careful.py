@@ -61,12 +61,6 @@ def project(quiet: Project, own_redis: OwnRedis) -> Project:
     return quiet
 
 
-@pytest.fixture
-def start(tmp_path: Path) -> Any:
-    """Starts a worker with one child."""
-    return lambda: Worker.start(tmp_path / "worker.log", concurrency=1)
-
-
 def poison(agent_id: str) -> str:
     """A command in the agent's mailbox that cannot be applied; its id."""
     return str(sql(POISON, agent=agent_id)[0].id)
@@ -109,14 +103,14 @@ def queued() -> int:
     return int(sql("SELECT count(*) AS n FROM commands WHERE state = 'queued'")[0].n)
 
 
-def test_a_bad_command_is_dead_after_five_attempts_and_all_others_are_applied(project: Project, start: Any) -> None:
+def test_a_bad_command_is_dead_after_five_attempts_and_all_others_are_applied(project: Project, tmp_path: Path) -> None:
     agent = project.born()
     first = project.send(agent, "pause")["id"]
     bad = poison(agent)
     last = project.send(agent, "resume")["id"]
     multiply(agent, OTHERS)
 
-    with start():
+    with Worker.start(tmp_path / "worker.log", 1):
         eventually(lambda: queued() == 0, 40)
 
     rows = {str(row.id): row for row in sql("SELECT id, state, attempts, error, version FROM commands")}
@@ -174,33 +168,27 @@ def test_a_batch_that_was_committed_is_not_taken_for_one_that_died(quiet: Projec
         assert announcements.take_down(db, [claim.batch or 0]) == []
 
 
-def test_who_waits_for_a_command_that_is_given_up_is_told(project: Project, start: Any) -> None:
-    agent, once = project.born(), uuid4().hex
+def test_who_waits_for_what_is_given_up_is_told_and_an_attempt_that_the_database_cut_short_does_not_count(
+    project: Project, tmp_path: Path
+) -> None:
+    agent, other, once = project.born(), project.born(), uuid4().hex
     asked = (project.agent(agent), {"current_task": "one"})
     bad = project.api.patch(*asked, Idempotency_Key=once).json["id"]  # type: ignore[index]
     sql("""UPDATE commands SET payload = '{"status": "nonsense"}' WHERE id = :id""", id=bad)
+    good = project.send(other, "pause")["id"]
 
-    with start():
-        answer = project.api.patch(*asked, Idempotency_Key=once, Prefer="wait=30")
+    with Worker.start(tmp_path / "worker.log", 1):
+        with begin(Guard.TOOL) as db:
+            run(db, "LOCK TABLE project_counters IN EXCLUSIVE MODE")  # a drain can read it, and then must wait
+            answer = project.api.patch(*asked, Idempotency_Key=once, Prefer="wait=30")
+            eventually(lambda: attempts(good) == 1, 20)
+            eventually(lambda: attempts(good) == 0)  # it has given up waiting
+        eventually(lambda: state(good) == "applied", 20)
 
     assert is_problem(answer, 500, "internal")
     assert answer.json["command_id"] == bad  # type: ignore[index]
     assert project.command(bad)["state"] == "dead"
     assert project.api.get(project.agent(agent)).json["version"] == 1  # type: ignore[index]
-
-
-def test_an_attempt_that_the_database_cut_short_does_not_count(project: Project, start: Any) -> None:
-    agent, other = project.born(), project.born()
-    bad, good = poison(agent), project.send(other, "pause")["id"]
-
-    with start():
-        with begin(Guard.TOOL) as db:
-            run(db, "LOCK TABLE project_counters IN EXCLUSIVE MODE")  # a drain can read it, and then must wait
-            eventually(lambda: state(bad) == "dead", 20)
-            eventually(lambda: attempts(good) == 1)
-            eventually(lambda: attempts(good) == 0)  # it has given up waiting
-        eventually(lambda: state(good) == "applied", 20)
-
     assert violations() == {}
 
 
