@@ -3,7 +3,6 @@
 import json
 import re
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
 
@@ -25,17 +24,10 @@ CHECKS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def server(home: Path) -> Iterator[str]:
-    """The address of a web server that has heard a worker."""
-    with serving(home / "web-doctor.log") as url:
-        eventually(lambda: httpx2.get(f"{url}/readyz").is_success)
-        yield url
-
-
 @pytest.fixture
 def orch(server: str, template: tuple[str, str]) -> Orch:
-    """The command line where the server is, and should be."""
+    """The command line where the server is, and should be, once it has heard the worker."""
+    eventually(lambda: httpx2.get(f"{server}/readyz").is_success)
     port = server.rpartition(":")[2]
     return Orch({"ORCH_URL": server, "ORCH_API_KEY": template[1], "ORCH_PORT": port, "ORCH_FLOWER_PORT": "0"})
 
@@ -90,7 +82,9 @@ def test_a_stack_that_works_passes_every_check(orch: Orch) -> None:
 
 
 def test_on_a_terminal_each_finding_is_a_line_with_what_to_do_below(orch: Orch) -> None:
-    code, shown = orch.on_terminal("doctor", "--url", "http://127.0.0.1:1")
+    _forget()
+    code, shown = orch.drawn("doctor", "--url", "http://127.0.0.1:1")
+    _forget()
 
     lines = shown.splitlines()
     assert code == 1
