@@ -4,8 +4,8 @@ import json
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from time import sleep
 
@@ -15,7 +15,7 @@ import pytest
 from orchestrator.sdk import Orchestrator, ProjectClient
 from orchestrator.sdk.outbox import Outbox
 from orchestrator.sdk.usage import LENGTHS, entry
-from tests.looping import looping
+from tests.looping import Looping, looping
 from tests.stage import Project, eventually, free_port, violations
 from tests.wire import Gunicorn
 
@@ -25,18 +25,26 @@ AWAY = float(os.environ.get("ORCH_TEST_AWAY", "8"))
 """Seconds for which the server is away: a lease of five seconds is lost meanwhile. The contract speaks of a minute."""
 
 
-class Frozen:
-    """A server that takes connections and says nothing, while it is away."""
+class Own:
+    """A web server of the test's own, that can be away."""
 
     def __init__(self, folder: Path) -> None:
-        self._stack = ExitStack()
-        self._server = self._stack.enter_context(Gunicorn.start(folder / "web.log"))
-        self.url = f"http://127.0.0.1:{self._server.port}"
+        self._life, self._log, self._port = ExitStack(), folder / "web.log", free_port()
+        self.url = f"http://127.0.0.1:{self._port}"
+        self.begin()
+
+    def begin(self) -> None:
+        """Start it, where it was."""
+        self._running = self._life.enter_context(Gunicorn.start(self._log, self._port))
+
+    def stop(self) -> None:
+        """End it."""
+        self._life.close()
 
     @contextmanager
-    def away(self) -> Iterator[None]:
-        """For the length of the block."""
-        master = psutil.Process(self._server.process.pid)
+    def frozen(self) -> Iterator[None]:
+        """It takes connections and says nothing."""
+        master = psutil.Process(self._running.process.pid)
         everybody = [master, *master.children(recursive=True)]
         for process in everybody:
             process.send_signal(signal.SIGSTOP)
@@ -46,66 +54,50 @@ class Frozen:
             for process in everybody:
                 process.send_signal(signal.SIGCONT)
 
-    def close(self) -> None:
-        """End it."""
-        self._stack.close()
-
-
-class Stopped:
-    """A server that is not there, while it is away."""
-
-    def __init__(self, folder: Path) -> None:
-        self._stack, self._log, self._port = ExitStack(), folder / "web.log", free_port()
-        self.url = f"http://127.0.0.1:{self._port}"
-        self._start()
-
-    def _start(self) -> None:
-        self._stack.enter_context(Gunicorn.start(self._log, self._port))
-
     @contextmanager
-    def away(self) -> Iterator[None]:
-        """For the length of the block."""
-        self._stack.close()
+    def stopped(self) -> Iterator[None]:
+        """It is not there."""
+        self.stop()
         yield
-        self._start()
-
-    def close(self) -> None:
-        """End it."""
-        self._stack.close()
+        self.begin()
 
 
-@pytest.mark.parametrize("kind", [Frozen, Stopped])
-def test_what_was_used_while_the_server_was_away_is_counted_once(
-    kind: Callable[[Path], Frozen | Stopped],
-    server: str,
-    template: tuple[str, str],
-    demo: ProjectClient,
-    project: Project,
-    tmp_path: Path,
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Own]:
+    """Such a server, at work."""
+    own = Own(tmp_path)
+    yield own
+    own.stop()
+
+
+def stands_still_meanwhile(agent: Looping, away: AbstractContextManager[None]) -> None:
+    """While the server is away it goes on until its lease is lost, and then not until it has another."""
+    with away:
+        before = agent.steps()
+        sleep(AWAY)
+        eventually(lambda: agent.agent.status == "idle")  # its lease is lost
+        during = agent.steps()
+        sleep(0.5)  # in which it could go on
+        assert agent.steps() == during
+    assert during > before + 10, "it went on while it could"
+    eventually(lambda: agent.steps() > during, 20)
+
+
+def test_what_was_used_while_the_server_was_frozen_and_while_it_was_stopped_is_counted_once(
+    own: Own, template: tuple[str, str], demo: ProjectClient, project: Project, tmp_path: Path
 ) -> None:
-    own = kind(tmp_path)
-    try:
-        with looping(own.url, template[1], project, tmp_path) as running:
-            eventually(lambda: running.steps() > 0, 20)
-            agent_id = running.said()[0].split()[1]
-            with own.away():
-                before = running.steps()
-                sleep(AWAY)
-                eventually(lambda: demo.agents.get(agent_id).status == "idle")  # its lease is lost
-                during = running.steps()
-                sleep(0.5)  # in which it could go on
-                assert running.steps() == during
-            eventually(lambda: running.steps() > during, 20)
-            lease = demo.agents.explain(agent_id)["lease"]
-            demo.commands.wait(demo.agents.pause(agent_id), until="quiesced")
-            done = running.steps()
+    with looping(own.url, template[1], project, tmp_path) as running:
+        running.project = demo  # we look through a server that is there
+        agent_id = running.working().agent_id
 
-            assert during > before + 10  # it went on while it could
-            assert lease["epoch"] == 2
-            eventually(lambda: demo.agents.get(agent_id).tokens_used == done * 110)
-            assert demo.metrics().total_tokens_used == done * 110
-    finally:
-        own.close()
+        stands_still_meanwhile(running, own.frozen())
+        stands_still_meanwhile(running, own.stopped())
+        demo.commands.wait(demo.agents.pause(agent_id), until="quiesced")
+
+        done = running.steps()
+        assert demo.agents.explain(agent_id)["lease"]["epoch"] == 3
+        eventually(lambda: demo.agents.get(agent_id).tokens_used == done * 110)
+        assert demo.metrics().total_tokens_used == done * 110
     assert violations() == {}
 
 
