@@ -118,25 +118,15 @@ def failpoints(tmp_path: Path) -> Failpoints:
 @pytest.fixture
 def alone(spares: Spares) -> Iterator[str]:
     """A database of this test's own, that no worker drains but those the test starts; its URL."""
-    with spares.lent() as url:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("ORCH_DATABASE_URL", url)
-            _forget()
-            yield url
-        _forget()
+    with spares.lent() as url, inside(url):
+        yield url
 
 
 @pytest.fixture(scope="module")
 def apart(servers: tuple[str, str], template: tuple[str, str], world: None) -> Iterator[str]:
     """A database of this module's own, that nobody drains; its URL. Not for modules that use `worker`."""
-    with (
-        Database(servers[0], f"orch_apart_{uuid4().hex[:8]}", template[0]) as url,
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        patch.setenv("ORCH_DATABASE_URL", url)
-        _forget()
+    with Database(servers[0], f"orch_apart_{uuid4().hex[:8]}", template[0]) as url, inside(url):
         yield url
-    _forget()
 
 
 @pytest.fixture(scope="module")
@@ -233,6 +223,16 @@ def known(app: OpenAPI, monkeypatch: pytest.MonkeyPatch) -> None:
 def quiet(admin: Api, alone: str) -> Project:
     """A new project in a database that nobody drains."""
     return Project.make(admin)
+
+
+@contextmanager
+def inside(database_url: str) -> Iterator[None]:
+    """This process and all that it starts use this database, for the length of the block."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ORCH_DATABASE_URL", database_url)
+        _forget()
+        yield
+    _forget()
 
 
 def _forget() -> None:

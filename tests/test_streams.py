@@ -1,5 +1,6 @@
 """Event streams: what happens is told at once, without gap or repeat, to hundreds who cost the API nothing."""
 
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -16,18 +17,47 @@ import pytest
 from orchestrator import claims, cursors, eras, feed
 from orchestrator.db import Guard, begin
 from orchestrator.drain import Drainer
+from tests.conftest import inside
+from tests.databases import Spares
 from tests.sse import Stream
 from tests.stage import Api, Project, busy, drain, eventually, is_problem, sql
 from tests.test_events import PATIENCE, SOMEBODY, names
 from tests.wire import Gunicorn
 
 
-@pytest.fixture
-def own(quiet: Project, tmp_path: Path) -> Iterator[str]:
-    """The address of a web server on the test's own database."""
-    del quiet
-    with Gunicorn.start(tmp_path / "web.log", ORCH_STREAMS="8") as running:
+@pytest.fixture(scope="module")
+def elsewhere(spares: Spares) -> Iterator[str]:
+    """A database of the module's own, that nobody drains; its URL. Only who has `secluded` uses it."""
+    with spares.lent() as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def narrow(elsewhere: str, home: Path) -> Iterator[str]:
+    """The address of a web server on that database, with few threads, and room for few streams."""
+    few = {"ORCH_STREAMS": "20", "ORCH_WEB_THREADS": "2"}
+    with Gunicorn.start(home / "web-streams.log", ORCH_DATABASE_URL=elsewhere, **few) as running:
         yield f"http://127.0.0.1:{running.port}"
+
+
+@pytest.fixture
+def own(narrow: str) -> str:
+    """The same, once it has seen that whoever was there before has hung up."""
+    eventually(lambda: streams(narrow) == 0, PATIENCE)
+    return narrow
+
+
+def streams(server: str) -> int:
+    """How many streams a server has open."""
+    said = re.search(r"^orchestrator_event_streams (\d+)", httpx2.get(f"{server}/metrics").text, re.MULTILINE)
+    return int(said[1]) if said else 0
+
+
+@pytest.fixture
+def secluded(elsewhere: str, admin: Api) -> Iterator[Project]:
+    """A new project in that database."""
+    with inside(elsewhere):
+        yield Project.make(admin)
 
 
 def follow(server: str, project: Project, query: str = "", **headers: str) -> Stream:
@@ -71,33 +101,34 @@ def test_an_event_is_told_as_the_page_shows_it_and_within_a_second(server: str, 
     assert stream.answer.headers["Cache-Control"] == "no-store"
 
 
-def test_a_stream_that_was_cut_goes_on_where_it_was(quiet: Project, own: str) -> None:
-    agents = [quiet.born() for _ in range(3)]
-    first_ever = feed.Position(0, 0, UUID(int=0), 0).cursor()
-    with follow(own, quiet, f"?after={first_ever}") as first:
+def test_a_stream_that_was_cut_goes_on_where_it_was(secluded: Project, own: str) -> None:
+    agents = [secluded.born() for _ in range(3)]
+    with begin(Guard.TOOL) as db:
+        first_ever = feed.FIRST._replace(era=feed.now(db).era).cursor()
+    with follow(own, secluded, f"?after={first_ever}") as first:
         told(first, 3)
     for agent in agents:
-        quiet.send(agent, "pause")
+        secluded.send(agent, "pause")
     drain()
 
-    with follow(own, quiet, "?after=ignored", Last_Event_ID=first.last_id) as second:
+    with follow(own, secluded, "?after=ignored", Last_Event_ID=first.last_id) as second:
         told(second, 3)
-        quiet.send(agents[0], "resume")
+        secluded.send(agents[0], "resume")
         drain()
         told(second, 4)
 
-    assert first.events + second.events == names(whole(quiet))
+    assert first.events + second.events == names(whole(secluded))
 
 
-def test_what_is_committed_late_is_told_in_its_place(quiet: Project, own: str) -> None:
-    slow, fast = quiet.born(), quiet.born()
+def test_what_is_committed_late_is_told_in_its_place(secluded: Project, own: str) -> None:
+    slow, fast = secluded.born(), secluded.born()
     for agent in (slow, fast):
-        quiet.send(agent, "pause")
-    with follow(own, quiet) as stream:
+        secluded.send(agent, "pause")
+    with follow(own, secluded) as stream:
         with begin(Guard.DRAIN) as db:
             Drainer(slot=3).drain(db, claims.claim_one(db, UUID(slow)))
             drain()
-            quiet.send(fast, "resume")
+            secluded.send(fast, "resume")
             drain()
             time.sleep(0.5)
             meanwhile = stream.events
@@ -222,24 +253,24 @@ def test_whoever_would_not_be_let_in_again_is_cut_off(admin: Api, server: str, w
         assert staying.is_open
 
 
-def test_a_place_of_before_a_restore_is_said_to_be_of_no_use(quiet: Project, own: str) -> None:
-    quiet.born()
-    cursor = eventually(lambda: whole(quiet), PATIENCE)[0]["cursor"]
-    with follow(own, quiet) as stream:
+def test_a_place_of_before_a_restore_is_said_to_be_of_no_use(secluded: Project, own: str) -> None:
+    secluded.born()
+    cursor = eventually(lambda: whole(secluded), PATIENCE)[0]["cursor"]
+    with follow(own, secluded) as stream:
         with begin(Guard.TOOL) as db:
             eras.begin(db)
         eventually(lambda: stream.messages, PATIENCE)
-        quiet.born()
+        secluded.born()
         told_after = eventually(lambda: len(stream.messages) == 2 and stream.messages[1], PATIENCE)
-    with follow(own, quiet, Last_Event_ID=cursor) as late:
+    with follow(own, secluded, Last_Event_ID=cursor) as late:
         eventually(lambda: late.messages, PATIENCE)
-    with follow(own, quiet, Last_Event_ID=stream.messages[0].id) as again:
+    with follow(own, secluded, Last_Event_ID=stream.messages[0].id) as again:
         told(again, 1)
 
     assert [stream.messages[0].event, late.messages[0].event] == ["resync", "resync"]
     assert "restored" in stream.messages[0].data["detail"]
     assert again.messages[0] == told_after
-    assert is_problem(quiet.api.get(f"{quiet.path}/events?after={cursor}"), 410, "resync")
+    assert is_problem(secluded.api.get(f"{secluded.path}/events?after={cursor}"), 410, "resync")
 
 
 @pytest.mark.parametrize("id_", ["x", cursors.encode(1, SOMEBODY, 1), cursors.encode(0, -1, SOMEBODY, 1)])
@@ -250,32 +281,34 @@ def test_an_id_that_no_event_had_is_refused(project: Project, id_: str) -> None:
     assert answer.json["errors"][0]["field"] == "Last-Event-ID"  # type: ignore[index]
 
 
-def test_streams_hold_no_thread_and_too_many_are_sent_away(quiet: Project, tmp_path: Path) -> None:
-    with Gunicorn.start(tmp_path / "web.log", ORCH_STREAMS="20", ORCH_WEB_THREADS="2") as running, ExitStack() as open_:
-        server = f"http://127.0.0.1:{running.port}"
+def test_streams_hold_no_thread_and_too_many_are_sent_away(secluded: Project, own: str) -> None:
+    key = {"Authorization": f"Bearer {secluded.api.key}"}
+    events, asked = f"/api/v1/{secluded.path}/events", {"Accept": "text/event-stream"}
+    with httpx2.Client(base_url=own, headers=key) as client, ExitStack() as open_:
         for _ in range(10):  # half of all places are one user's
-            open_.enter_context(follow(server, quiet))
-        with httpx2.Client(base_url=server, headers={"Authorization": f"Bearer {quiet.api.key}"}) as client:
-            eventually(lambda: "orchestrator_event_streams 10.0" in client.get("/metrics").text)
-            refused = client.get(f"/api/v1/{quiet.path}/events", headers={"Accept": "text/event-stream"})
-            assert client.get(f"/api/v1/{quiet.path}").status_code == 200
-            head = client.head(f"/api/v1/{quiet.path}/events", headers={"Accept": "text/event-stream"})
-            assert (head.status_code, head.headers["Content-Type"], head.content) == (200, "application/json", b"")
-    assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
+            open_.enter_context(follow(own, secluded))
+        eventually(lambda: streams(own) == 10)
+
+        refused = client.get(events, headers=asked)
+
+        assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
+        assert client.get(f"/api/v1/{secluded.path}").status_code == 200
+        head = client.head(events, headers=asked)
+        assert (head.status_code, head.headers["Content-Type"], head.content) == (200, "application/json", b"")
 
 
-def test_one_that_does_not_read_holds_up_nobody_and_misses_nothing(quiet: Project, own: str) -> None:
-    agent = quiet.born()
+def test_one_that_does_not_read_holds_up_nobody_and_misses_nothing(secluded: Project, own: str) -> None:
+    agent = secluded.born()
     memory = {"short_term_memory": {"seen": "x" * 10_000}}
     address = urlsplit(own)
-    with socket.socket() as lazy, follow(own, quiet) as stream:
+    with socket.socket() as lazy, follow(own, secluded) as stream:
         lazy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         lazy.connect((address.hostname, address.port))
-        asked = f"GET /api/v1/{quiet.path}/events HTTP/1.0\r\nAuthorization: Bearer {quiet.api.key}\r\n"
+        asked = f"GET /api/v1/{secluded.path}/events HTTP/1.0\r\nAuthorization: Bearer {secluded.api.key}\r\n"
         lazy.sendall(f"{asked}Accept: text/event-stream\r\n\r\n".encode())
         assert lazy.recv(15) == b"HTTP/1.0 200 OK"
         for number in range(600):
-            quiet.send(agent, "update", short_term_memory={"seen": f"{number} {memory}"})
+            secluded.send(agent, "update", short_term_memory={"seen": f"{number} {memory}"})
         eventually(drained, PATIENCE)
         told(stream, 600)
 
