@@ -1,10 +1,14 @@
 """`orch` where its words cannot be written: a full disk, closed streams, an encoding of few characters."""
 
 import json
+import sys
 from collections.abc import Iterator
+from io import BytesIO, TextIOWrapper
+from itertools import product
 
 import pytest
 
+from orchestrator.cli import main, render
 from tests.shell import Orch, answering
 
 ID = "00000000-0000-7000-8000-000000000000"
@@ -25,15 +29,20 @@ def orch() -> Iterator[Orch]:
 
 @pytest.mark.parametrize("output", ["json", "table", "id"])
 def test_a_full_disk_is_a_sentence_and_exit_1(orch: Orch, output: str) -> None:
-    looked, changed = (orch.redirected(FULL, *line, "-o", output) for line in (LOOK, PAUSE))
+    looked = orch.redirected(FULL, *LOOK, "-o", output)
 
-    assert (looked.returncode, changed.returncode) == (1, 1)
+    assert (looked.returncode, looked.stderr.count(b"\n")) == (1, 1)
     assert looked.stderr.startswith(b"orch: the answer cannot be written to standard output (No space left on device)")
+
+
+def test_which_says_so_if_the_command_went_through(orch: Orch) -> None:
+    changed = orch.redirected(FULL, *PAUSE)
+
+    assert (changed.returncode, changed.stderr.count(b"\n")) == (1, 1)
     assert changed.stderr.startswith(b"orch: the command went through, so do not repeat it, but its answer cannot be")
-    assert looked.stderr.count(b"\n") == changed.stderr.count(b"\n") == 1
 
 
-@pytest.mark.parametrize("line", [["--help"], ["agent", "ls", "--help"], ["--version"], ["doctor"]])
+@pytest.mark.parametrize("line", [["agent", "ls", "--help"], ["--version"], ["doctor"]])
 def test_nor_is_anything_else_a_traceback_there(orch: Orch, line: list[str]) -> None:
     done = orch.redirected(FULL, *line)
 
@@ -41,8 +50,13 @@ def test_nor_is_anything_else_a_traceback_there(orch: Orch, line: list[str]) -> 
     assert b"No space left on device" in done.stderr
 
 
-@pytest.mark.parametrize("closed", [">&-", "<&-", "2>&-", ">&- 2>&- <&-"])
-@pytest.mark.parametrize("line", [LOOK, PAUSE, [*LOOK, "-o", "table"], ["--help"]])
+@pytest.mark.parametrize(
+    ("line", "closed"),
+    [
+        *product([LOOK, PAUSE, [*LOOK, "-o", "table"], ["--help"]], [">&-", ">&- 2>&- <&-"]),
+        *product([PAUSE], ["<&-", "2>&-"]),  # which has no say in how an answer is written
+    ],
+)
 def test_closed_streams_do_no_harm(orch: Orch, line: list[str], closed: str) -> None:
     done = orch.redirected(closed, *line)
 
@@ -68,13 +82,33 @@ def test_a_question_that_nobody_can_answer_is_a_usage_error() -> None:
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "ascii:surrogateescape", "utf-8"])
 def test_an_encoding_of_few_characters_loses_none(orch: Orch, encoding: str) -> None:
-    as_json = orch.redirected("", *PAUSE, PYTHONIOENCODING=encoding)
-    as_table = orch.redirected("", *PAUSE, "-o", "table", PYTHONIOENCODING=encoding)
+    as_json = written(orch, encoding, *PAUSE)
+    as_table = written(orch, encoding, *PAUSE, "-o", "table")
 
-    assert (as_json.returncode, as_table.returncode) == (0, 0), as_table.stderr.decode()
-    assert json.loads(as_json.stdout)["name"] == NAME
-    shown = NAME.encode(encoding.partition(":")[0], errors="backslashreplace")
-    assert shown in as_table.stdout
+    assert json.loads(as_json)["name"] == NAME
+    assert NAME.encode(encoding.partition(":")[0], errors="backslashreplace") in as_table
+
+
+def written(orch: Orch, encoding: str, *line: str) -> bytes:
+    """What a call that succeeds writes in this process, where standard output is what PYTHONIOENCODING makes of it."""
+    codec, _, errors = encoding.partition(":")
+    with TextIOWrapper(BytesIO(), codec, errors or "strict") as out, pytest.MonkeyPatch.context() as patch:
+        for name, value in orch.env.items():
+            patch.setenv(name, value)
+        patch.setattr(sys, "stdout", out)
+        render.console.cache_clear()  # it has looked at another standard output
+        with pytest.raises(SystemExit) as ended:
+            main(line, prog_name="orch")
+        out.flush()
+        render.console.cache_clear()
+        assert ended.value.code == 0
+        return out.buffer.getvalue()  # type: ignore[attr-defined, no-any-return]
+
+
+def test_nor_does_that_of_a_process(orch: Orch) -> None:
+    done = orch.redirected("", *PAUSE, "-o", "table", PYTHONIOENCODING="ascii")
+
+    assert (done.returncode, NAME.encode("ascii", errors="backslashreplace") in done.stdout) == (0, True)
 
 
 def test_a_reader_who_has_enough_is_told_nothing(orch: Orch) -> None:
