@@ -313,7 +313,7 @@ def test_one_that_does_not_read_holds_up_nobody_and_misses_nothing(secluded: Pro
         told(stream, 600)
 
         lazy.settimeout(10)
-        heard = b""
+        heard = bytearray()  # which grows: to copy the megabytes for each piece takes seconds
         while b'"version":601' not in heard[-20_000:]:
             heard += lazy.recv(1 << 16)
     assert heard.count(b"\ndata: ") == 600
