@@ -28,11 +28,11 @@ ROOMS = {
 """Doors between rooms open one way: web → workers → orchestrator."""
 
 CLI_MAY_IMPORT = {"settings", "revisions", "bootstrap", "embedded", "limits", "stack", "sdk"}
-CLI_MAY_IMPORT |= {"programs", "backup", "restore"}
+CLI_MAY_IMPORT |= {"programs", "backup", "restore", "loading"}
 """The command line talks to the API like any client; what runs on this machine itself needs these."""
 
 FLOORS = """
-    errors settings failpoints states lifecycle holds stops diagram fields rows cursors columns logs link pulse
+    loading errors settings failpoints states lifecycle holds stops diagram fields rows cursors columns logs link pulse
     limits models books lease_tables rollup_tables db pipeline verify orders keys sessions access errands timers
     ledger idempotency fences accept decide record turns suspects announcements claims drain fleet letters bulk
     matching directives leases beats explain feed rollups trends overview queries directory upkeep inspection

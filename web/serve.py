@@ -7,6 +7,7 @@ from typing import Any
 
 from prometheus_client import multiprocess
 
+import orchestrator.loading  # noqa: F401  # before all that is large
 import web  # noqa: F401  # before the fork: once for all processes, and one that died is back at once
 from orchestrator.settings import address, settings
 

@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 from celery import Celery, signals
 
+import orchestrator.loading  # noqa: F401  # before all that is large
 from orchestrator import logs, pulse
 from orchestrator.db import Guard, engine, forget_connections
 from orchestrator.settings import settings

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+import orchestrator.loading  # noqa: F401  # before all that is large
 from orchestrator import __version__
 from orchestrator.cli import (
     agents,
