@@ -26,7 +26,7 @@ demo: install ## 24 simulated agents through the public API, and whether the boo
 
 test: $(VENV)/.developed ## all tests, on real servers; ARGS="-k pause" for some
 	@$(COMPILE)
-	$(PYTEST) -n 4 --ignore tests/machine $(ARGS)
+	$(PYTEST) -n 3 --ignore tests/machine $(ARGS)
 
 faults: $(VENV)/.developed ## a full disk, wrong clocks, cut cables: tests that do it to the machine, as root
 	@$(COMPILE)
