@@ -1,5 +1,5 @@
 """How a program of ours loads: what it loads stays. To look through that for garbage, as Python does again and again
-while it grows and three times at the end, would take a third of the processor's time between a start and an end.
+while it grows and three times at the end, would take up to a third of the processor's time between a start and an end.
 
 Imported first of all by what is a program, never by the SDK: the process is then somebody else's.
 """

@@ -26,7 +26,7 @@ from orchestrator import bootstrap, embedded, programs, revisions
 from orchestrator.archives import Archive
 from orchestrator.db import Guard, begin
 from orchestrator.settings import settings
-from tests.conftest import _forget
+from tests.conftest import inside
 from tests.databases import TABLES, connected
 from tests.shell import COMMAND, Orch
 from tests.stage import Api, Project, blocked, drain, eventually, held, settle, sql, violations
@@ -67,16 +67,6 @@ def refused(*line: str, **env: str | None) -> str:
     assert said.startswith("orch: ")
     assert said.endswith(".")
     return said.removeprefix("orch: ")
-
-
-@contextmanager
-def turned_to(url: str) -> Iterator[None]:
-    """This process works with another database inside the block."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ORCH_DATABASE_URL", url)
-        _forget()
-        yield
-    _forget()
 
 
 def rows() -> dict[str, set[tuple[Any, ...]]]:
@@ -160,7 +150,7 @@ def test_everything_that_was_answered_before_is_there_though_everybody_went_on(
     assert made.returncode == 0, made.stderr
     verdict = orch("restore", str(file), "-o", "table", ORCH_DATABASE_URL=empty)
     assert (verdict.exit_code, "I13" in verdict.stdout) == (0, True), verdict.output
-    with turned_to(empty):
+    with inside(empty):
         after = rows()
         assert {name: some - after[name] for name, some in before.items()} == {name: set() for name in before}
         assert violations() == {}
@@ -400,7 +390,7 @@ def test_an_older_backup_is_migrated(quiet: Project, alone: str, empty: str, tmp
 
     restored(empty, backed_up(alone, tmp_path / "b"))
 
-    with turned_to(empty), begin() as db:
+    with inside(empty), begin() as db:
         assert revisions.current(db) == revisions.head()
         assert quiet.api.get(quiet.agent(agent)).json["name"] == "old"  # type: ignore[index]
 
@@ -439,7 +429,7 @@ def test_what_was_queued_when_it_was_backed_up_is_not_late(
     monkeypatch.setattr(Archive, "read", an_hour_ago)
 
     restored(empty, file)
-    with turned_to(empty):
+    with inside(empty):
         assert violations() == {"I1": 1}
         settle()
         assert violations() == {}
@@ -519,7 +509,7 @@ def test_where_every_key_is_lost_a_new_one_is_made_for_the_first_administrator(
         assert "no active superuser" in result.stderr
         assert not home.exists()
         return
-    with turned_to(empty):
+    with inside(empty):
         me = Api(quiet.api.client, (home / "admin.key").read_text().strip()).get("me").json
     assert me["user"]["email"] == "admin@localhost.local"  # type: ignore[index]
     assert (home / "admin.key").stat().st_mode & 0o777 == 0o600
