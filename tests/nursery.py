@@ -1,4 +1,4 @@
-"""Web servers and workers, forked from a process that has loaded their code: to load it takes 1.2 to 1.5 s of a
+"""Web servers and workers, forked from a process that has loaded their code: to load it takes 1.0 to 1.7 s of a
 processor, longer than most of what is tested takes, and a hundred of them are started. From there on each is what its
 command line makes of it. `orch up` and the services of the compose file are started as an operator starts them."""
 
