@@ -5,7 +5,7 @@ import socket
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +39,7 @@ class Stack:
         command = [sys.executable, "-W", "ignore", "-m", "gunicorn", "-c", "python:web.serve", app]
         with running(self._program("web", [*command, "-b", f"127.0.0.1:{port}"]), self.home / "web.log"):
             url = f"http://127.0.0.1:{port}"
-            _until_it_answers(f"{url}/healthz")
+            _until(lambda: _answers(f"{url}/healthz"))
             yield url
 
     @contextmanager
@@ -48,6 +48,7 @@ class Stack:
         command = [sys.executable, "-W", "ignore", "-m", "celery", "-q", "-A", app, "worker", "-Q", queues, "-E"]
         options = ["-c", str(processes), "--without-gossip", "--without-mingle", "-l", "warning", "-n", "bench@%h"]
         with running(self._program("worker", [*command, *options]), self.home / "worker.log"):
+            _until(lambda: _celery_processes() > processes)  # one more than work: the one that hands out
             yield
 
     def _program(self, name: str, command: list[str]) -> Program:
@@ -124,7 +125,10 @@ def cpu_seconds() -> float:
 
 
 def _role(process: psutil.Process) -> str | None:
-    line = " ".join(process.cmdline())
+    try:
+        line = " ".join(process.cmdline())
+    except psutil.NoSuchProcess:  # a short one, gone meanwhile
+        return None
     return next((name for name, word in (("web", "gunicorn"), ("worker", "celery")) if word in line), None)
 
 
@@ -134,16 +138,24 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _until_it_answers(url: str) -> None:
+def _celery_processes() -> int:
+    return sum(_role(process) == "worker" for process in psutil.Process().children(recursive=True))
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=1):  # noqa: S310  # our own address
+            return True
+    except (URLError, OSError):
+        return False
+
+
+def _until(ready: Callable[[], bool]) -> None:
     deadline = time.monotonic() + READY_SECONDS
-    while True:
-        try:
-            with urllib.request.urlopen(url, timeout=1):  # noqa: S310  # our own address
-                return
-        except (URLError, OSError):
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
+    while not ready():
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"the web server or the workers were not there after {READY_SECONDS} s")
+        time.sleep(0.05)
 
 
 def _on_server(url: str, statement: str) -> None:
