@@ -65,10 +65,13 @@ class Batch:
 # locks leases. Twice: locked before the mailboxes, so that whoever is seen to be fenced has the stop that did it in
 # there; and read after them, with the agents, so that a word in there (that a process stands still, or is gone) is not
 # judged by what was true before it.
+# A transaction has its place in the feed from its first lock on. One that began later may have written an agent before
+# that was locked here: `age` of a row's writer counts from our own place, and is negative then (docs/decisions/0027).
 _LEASES = text("SELECT 1 FROM leases WHERE agent_id = ANY(CAST(:ids AS uuid[])) ORDER BY agent_id FOR KEY SHARE")
 _AGENTS = text(f"""
     SELECT a.id, a.project_id, status, version, name, current_task, short_term_memory, long_term_memory_ref, session_id,
         last_activity_at, terminated_at, updated_at, holds, stop, quiesced_at, quiesced_by, clock_timestamp() AS now,
+        age(a.xmin) < 0 AS overtaken,
         lease.epoch, lease.live, lease.released_at, lease.acked
     FROM agents a LEFT JOIN LATERAL (
         SELECT l.epoch, {LIVE} AS live, CASE l.ended_by WHEN 'release' THEN l.ended_at END AS released_at,
@@ -152,9 +155,11 @@ def _load(db: Connection, claim: Claim, only: UUID | None) -> Load:
     *_, letters, rows = together(db, *first, (_LEASES, these), (_MAILBOXES, these | mailboxes), (_AGENTS, these))
     found = rows.fetchall()
     leases = {row.id: Lease(row.epoch, row.live, row.released_at, row.acked) for row in found if row.epoch is not None}
+    overtaken = {row.id for row in found if row.overtaken}  # their mail is left for the next claim: events keep order
     mail: dict[UUID, list[Command]] = defaultdict(list)
     for row in letters:
-        mail[row.agent_id].append(_command(row))
+        if row.agent_id not in overtaken:
+            mail[row.agent_id].append(_command(row))
     return Load({row.id: _agent(row) for row in found}, leases, mail, found[0].now)
 
 

@@ -151,6 +151,12 @@ INVARIANTS: dict[str, tuple[str, str]] = {
            WHERE c.quiesced_at < c.closed_at OR (c.quiesced_at IS NOT NULL AND c.state <> 'applied')
                OR (c.state = 'applied' AND c.verb = 'terminate' AND c.quiesced_at IS NULL AND a.stop IS NULL)""",
     ),
+    "I14": (
+        "the feed brings an agent's events in the order of their versions",
+        """SELECT agent_id FROM (
+               SELECT agent_id, xid, lag(xid) OVER (PARTITION BY agent_id ORDER BY version) AS previous FROM events
+           ) told WHERE xid < previous""",
+    ),
 }
 
 OF_A_PROJECT = {"I8b"}

@@ -5,11 +5,12 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from sqlalchemy import text
 
 from orchestrator import claims, cursors
 from orchestrator.db import Guard, begin
 from orchestrator.drain import Drainer
-from tests.stage import Project, drain, eventually, run, sql
+from tests.stage import Project, applied, drain, eventually, run, settle, sql, violations
 
 SOMEBODY = "00000000-0000-4000-8000-000000000000"
 
@@ -58,6 +59,25 @@ class Reader:
     def sees(self, count: int) -> bool:
         """Whether so many events have been seen, after one more look."""
         return len(self.read()) >= count
+
+
+def test_the_feed_keeps_to_an_agents_order_whoever_began_first(quiet: Project) -> None:
+    agent, other = quiet.born(), quiet.born()
+    with begin(Guard.DRAIN) as early:
+        # As far as a claim that has locked one agent, and has others to go through.
+        early.execute(text("SELECT 1 FROM agents WHERE id = :id FOR NO KEY UPDATE"), {"id": other})
+        quiet.send(agent, "pause")
+        settle()
+        quiet.send(agent, "resume")
+        quiet.send(other, "pause")
+        batch = Drainer(0).drain(early, claims.claim(early, 500))
+    settle()
+
+    reader = Reader(quiet)
+    eventually(lambda: reader.sees(5), PATIENCE)
+    assert [version for id_, version in names(reader.seen) if id_ == agent] == [1, 2, 3]
+    assert applied(batch) == 1, "the other's, and nothing of the one that somebody who began later has written"
+    assert violations() == {}
 
 
 def test_an_event_tells_what_happened_to_whom_by_whom_and_why(quiet: Project) -> None:

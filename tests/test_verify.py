@@ -44,6 +44,7 @@ FALSIFIED = {
         UPDATE agents SET quiesced_at = NULL, quiesced_by = NULL, stop =
             '{"commands": [], "mode": "drain", "deadline": null, "reason": null}' WHERE status = 'paused'
     """,
+    "I14": "UPDATE events SET xid = feed_position(pg_current_xact_id()) WHERE verb = 'spawn'",
     "I10": "UPDATE requests SET command_id = gen_random_uuid()",
 }
 """What a hand without the right to it might write, and which invariant must notice."""
