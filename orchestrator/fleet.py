@@ -42,6 +42,11 @@ _METRICS = text(f"""
 
 _NEWEST = "ORDER BY created_at DESC, id DESC"
 
+# As the index of names has them. Agents are counted in an index's order, though it does not matter: where many match,
+# the planner would rather read the table until it has enough. It does not know where in there a project's lie, and may
+# read all other projects' before them.
+_BY_NAME = "ORDER BY name USING ~<~"
+
 # One value, so that an index can lead to it in the order of the page. A slug can look like another type's id.
 _OF_TYPE = """agent_type_id = (
     SELECT id FROM agent_types WHERE slug = :type OR id::text = lower(:type)
@@ -177,7 +182,8 @@ def _total(db: Connection, project_id: UUID, wanted: Filter) -> tuple[int, bool]
         counters = metrics(db, project_id)
         return sum(getattr(counters, status) for status in ([wanted.status] if wanted.status else Status)), False
     conditions = " AND ".join(["project_id = :project", "status IS NOT NULL", *wanted.conditions])
-    counting = f"SELECT count(*) FROM (SELECT FROM agents WHERE {conditions} LIMIT {TOTAL_AT_LEAST + 1}) found"
+    order = _NEWEST if wanted.status else _BY_NAME if wanted.q else ""
+    counting = f"SELECT count(*) FROM (SELECT FROM agents WHERE {conditions} {order} LIMIT {TOTAL_AT_LEAST + 1}) found"
     found = db.execute(text(counting), wanted.values | {"project": project_id}).scalar_one()
     return min(found, TOTAL_AT_LEAST), found > TOTAL_AT_LEAST
 

@@ -123,6 +123,10 @@ READS: dict[str, Work] = {
         db, f.project_id, Filter(type=f.type_slug, status=Status.WORKING), 1, 20
     ),
     "by name": lambda db, _, f, __: agents.page(db, f.project_id, Filter(q="a-777"), 1, 20),
+    "by a name that all begin with": lambda db, _, f, __: agents.page(db, f.project_id, Filter(q="a-"), 1, 20),
+    "by such a name and status": lambda db, _, f, __: agents.page(
+        db, f.project_id, Filter(q="a-", status=Status.IDLE), 1, 20
+    ),
     "sums": lambda db, _, f, __: agents.metrics(db, f.project_id),
     "one agent": lambda db, c, f, a: agents.agent(db, c, f.project_id, a),
     "an agent's events": lambda db, _, __, a: queries.agent_events(db, a, 0, 20),
