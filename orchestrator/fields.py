@@ -3,7 +3,7 @@
 import json
 import re
 from datetime import UTC, datetime
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -32,6 +32,9 @@ _TIME = re.compile(
 MEMORY_BYTES = 16 * 1024
 DECIMALS = 10
 """Of a cost in USD."""
+
+_EXACT = Context(prec=100)
+"""More digits than a cost can be written with: the default of 28 would round a finer one until it fits."""
 
 
 class Body(BaseModel):
@@ -118,10 +121,11 @@ def _parse_money(value: Any) -> Any:
 
 
 def _ten_decimals(value: Decimal) -> Decimal:
-    exponent = value.normalize().as_tuple().exponent
+    exact = value.normalize(_EXACT)
+    exponent = exact.as_tuple().exponent
     if isinstance(exponent, int) and -exponent > DECIMALS:
         raise wrong(f"must have at most {DECIMALS} decimals")
-    return value.normalize()
+    return exact
 
 
 def _parse_time(value: Any) -> Any:

@@ -351,6 +351,7 @@ WRONG: list[tuple[Any, str]] = [
     ({"cost": 1_000_000.01}, ".cost"),
     ({"cost": "0.00000000001"}, ".cost"),
     ({"cost": 1e-11}, ".cost"),
+    ({"cost": "1.000000000000000000000000000001"}, ".cost"),  # more digits than Python's decimals have by default
     ({"cost": "NaN"}, ".cost"),
     ({"cost": "Infinity"}, ".cost"),
     ({"cost": "1,5"}, ".cost"),
