@@ -12,6 +12,7 @@ from orchestrator.fleet import ONE_AGENT
 from orchestrator.keys import Caller
 from orchestrator.pipeline import together
 from orchestrator.turns import BULK, URGENT
+from orchestrator.upkeep import COMMANDS_KEPT
 
 Rows = Sequence[Row[Any]]
 
@@ -34,7 +35,9 @@ _QUEUE = text("""
     FROM (SELECT created_at FROM commands WHERE state = 'queued' ORDER BY lane, turn, seq LIMIT 10000) waiting
 """)
 _COMMAND = text("SELECT * FROM commands WHERE id = :id")
-_BATCH = text("""
+# What was not applied is counted, and the rest taken for applied: so none is told of any more once its commands may
+# have been deleted, though the newest is kept for its turn.
+_BATCH = text(f"""
     SELECT b.id, b.total, b.verb, s.*
     FROM batches b CROSS JOIN LATERAL (
         SELECT count(*) FILTER (WHERE c.state = 'queued') AS queued,
@@ -43,6 +46,7 @@ _BATCH = text("""
         FROM commands c WHERE c.batch_id = b.id AND c.state <> 'applied'
     ) s
     WHERE b.id = :batch AND b.project_id = :project
+        AND (b.created_at > now() - interval '{COMMANDS_KEPT}' OR s.queued > 0)
 """)
 _AGENT_EVENTS = text("""
     SELECT *, feed_position('0')::text AS era FROM events
@@ -120,7 +124,8 @@ def outcome(db: Connection, caller: Caller, command: Row[Any]) -> tuple[Any, Any
 
 
 def batch(db: Connection, project_id: UUID, batch_id: UUID) -> Row[Any] | None:
-    """A batch of the project: its id, total, and how many of its commands are not applied, by state."""
+    """A batch of the project: its id, total, and how many of its commands are not applied, by state. None where it is
+    over and as old as commands are kept."""
     return db.execute(_BATCH, {"batch": batch_id, "project": project_id}).one_or_none()
 
 

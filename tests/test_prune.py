@@ -7,7 +7,7 @@ import pytest
 from orchestrator import upkeep
 from orchestrator.db import Guard, begin
 from orchestrator.upkeep import prune
-from tests.stage import Project, drain, settle, sql, violations
+from tests.stage import Project, drain, is_problem, settle, sql, violations
 from workers import tasks
 
 
@@ -68,6 +68,19 @@ def test_batches_are_kept_as_long_as_what_they_tell_of_but_the_last_one(quiet: P
     aged("commands", "31 days")
     assert pruned()["batches"] == 1
     assert [str(row.id) for row in sql("SELECT id FROM batches")] == batches[-1:]
+
+
+def test_a_batch_whose_refused_commands_are_deleted_is_not_told_to_be_applied(quiet: Project) -> None:
+    pauses = {"commands": [{"verb": "pause", "agent_id": quiet.born()}] * 2}
+    batch = f"{quiet.path}/batches/{quiet.api.post(f'{quiet.path}/commands', pauses).json['batch_id']}"  # type: ignore[index]
+    aged("batches", "31 days")
+    assert quiet.api.get(batch).json["states"]["queued"] == 2, "what waits is told of, however old"  # type: ignore[index]
+    settle()
+    aged("commands", "31 days")
+    pruned()
+
+    assert sql("SELECT 1 FROM batches"), "the newest is kept"
+    assert is_problem(quiet.api.get(batch), 404, "not_found")
 
 
 def test_idempotency_keys_are_kept_for_two_days(quiet: Project) -> None:
