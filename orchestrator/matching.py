@@ -4,14 +4,14 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from sqlalchemy import Connection, text
 from uuid_utils.compat import uuid7
 
 from orchestrator import idempotency, turns
 from orchestrator.errors import Conflict, Invalid, Violation
 from orchestrator.fences import fencing
-from orchestrator.fields import LAX, Body, Id, Owner, Reason, Time, violations
+from orchestrator.fields import LAX, Body, Id, Owner, Reason, Time, violations, wrong
 from orchestrator.fleet import Filter
 from orchestrator.idempotency import Once
 from orchestrator.keys import Caller
@@ -26,14 +26,24 @@ SECONDS = 60
 Word = Annotated[str, Field(min_length=1, max_length=1000)]
 
 
+def _refuse_null(value: Any) -> Any:
+    if value is None:
+        raise wrong("cannot be null; leave it out to mean them all")
+    return value
+
+
+NAMED = BeforeValidator(_refuse_null)
+"""What is absent narrows nothing down. A null is mostly a variable that nobody has set, and would mean the fleet."""
+
+
 class Which(Body):
     """Which of the project's living agents: in this status, of this type (slug or id), whose name begins with `q`, to
     whom a command of this `batch` was applied."""
 
-    status: Annotated[Status | None, LAX] = None
-    type: Word | None = None
-    q: Annotated[str | None, Field(min_length=1, max_length=100)] = None
-    batch: Id | None = None
+    status: Annotated[Status | None, LAX, NAMED] = None
+    type: Annotated[Word | None, NAMED] = None
+    q: Annotated[str | None, Field(min_length=1, max_length=100), NAMED] = None
+    batch: Annotated[Id | None, NAMED] = None
 
     def wanted(self) -> Filter:
         """The same as the read side knows it."""
