@@ -133,7 +133,7 @@ def accept_matching(
     if before := idempotency.claim(db, caller, once, batch_id=batch_id):
         return Sent(before.batch_id, db.execute(_TOTAL, {"id": before.batch_id}).scalar_one()), True
     payload = order.payload()
-    if "until" in payload and not db.execute(_UNTIL, {"until": payload["until"]}).scalar_one():
+    if payload.get("until") is not None and not db.execute(_UNTIL, {"until": payload["until"]}).scalar_one():
         raise Invalid(Violation("must lie in the future", "until"))
     db.execute(_PATIENCE)
     turns.wait_for(db, project_id)

@@ -165,6 +165,16 @@ def test_what_the_verb_takes_is_taken_for_each(quiet: Project) -> None:
     assert (hold["owner"], hold["reason"], hold["until"][:4]) == ("night-shift", "cheap hours are over", "2099")
 
 
+def test_a_pause_by_filter_without_end_may_say_so(quiet: Project) -> None:
+    agent = quiet.born()
+
+    assert by_filter(quiet, until=None, reason=None).status_code == 202
+
+    settle()
+    (hold,) = quiet.api.get(quiet.agent(agent)).json["holds"]  # type: ignore[index]
+    assert hold["until"] is None
+
+
 def test_an_immediate_stop_by_filter_ends_all_leases_at_its_acceptance(quiet: Project) -> None:
     agents = [quiet.born() for _ in range(3)]
     for agent in agents[:2]:
