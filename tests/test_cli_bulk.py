@@ -1,5 +1,7 @@
 """`orch agent pause --where …` and its like: many agents in one call, asked for first, followed to the end."""
 
+from uuid import uuid4
+
 import pytest
 
 from tests.shell import Orch
@@ -59,6 +61,13 @@ def test_what_takes_longer_is_said_to_go_on(orch: Orch, project: Project) -> Non
 
     assert result.exit_code == 6
     assert "1 are still queued after 1 s" in result.stderr
+
+
+@pytest.mark.parametrize(("verb", "which"), [("pause", "status=idle"), ("terminate", "all")])
+def test_a_call_that_is_repeated_under_its_key_is_done_once(orch: Orch, verb: str, which: str) -> None:
+    line = ("agent", verb, "--where", which, "--yes", "--idempotency-key", uuid4().hex)
+
+    assert orch.json(*line) == orch.json(*line)
 
 
 def test_who_does_not_wait_gets_the_batch(orch: Orch) -> None:

@@ -201,6 +201,19 @@ def test_the_same_key_makes_one_batch(quiet: Project) -> None:
     assert is_problem(by_filter(quiet, verb="resume", headers={"Idempotency_Key": "k"}), 422, "idempotency_key_reused")
 
 
+def test_a_repeated_request_may_have_counted_anew(quiet: Project) -> None:
+    quiet.born()
+    repeat = {"verb": "terminate", "headers": {"Idempotency_Key": "k"}}
+    first = by_filter(quiet, expect_count=1, **repeat)
+    settle()
+
+    again = by_filter(quiet, expect_count=by_filter(quiet, dry_run=True).json["count"], **repeat)
+
+    assert (again.status_code, again.json) == (202, first.json)
+    assert again.headers["Idempotency-Replayed"] == "true"
+    assert len(sql("SELECT 1 FROM commands WHERE lane = 1")) == 1
+
+
 @pytest.mark.usefixtures("known")
 def test_however_many_match_they_are_accepted_in_one_statement(quiet: Project) -> None:
     peers(quiet.born(), MANY - 1)
