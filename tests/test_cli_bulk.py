@@ -1,11 +1,16 @@
 """`orch agent pause --where …` and its like: many agents in one call, asked for first, followed to the end."""
 
-from uuid import uuid4
+import time
+from concurrent.futures import ThreadPoolExecutor
+from uuid import UUID, uuid4
 
 import pytest
 
+from orchestrator import turns
+from orchestrator.cli import client
+from orchestrator.db import Guard, begin
 from tests.shell import Orch
-from tests.stage import Project, held
+from tests.stage import Project, blocked, eventually, held
 
 pytestmark = pytest.mark.usefixtures("worker")
 
@@ -68,6 +73,21 @@ def test_a_call_that_is_repeated_under_its_key_is_done_once(orch: Orch, verb: st
     line = ("agent", verb, "--where", which, "--yes", "--idempotency-key", uuid4().hex)
 
     assert orch.json(*line) == orch.json(*line)
+
+
+def test_many_may_take_longer_to_be_accepted_than_any_other_answer(
+    orch: Orch, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "PATIENCE", 1.0)
+
+    with ThreadPoolExecutor(1) as pool:
+        with begin(Guard.TOOL) as db:
+            turns.wait_for(db, UUID(project.id))
+            sent = pool.submit(orch.json, "agent", "pause", "--where", "all", "--yes", "--no-wait")
+            eventually(blocked)
+            time.sleep(1.2)  # longer than the patience with any other
+
+        assert sent.result(timeout=30)["count"] == 3
 
 
 def test_who_does_not_wait_gets_the_batch(orch: Orch) -> None:

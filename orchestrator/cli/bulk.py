@@ -14,6 +14,7 @@ from orchestrator.cli import outlet
 from orchestrator.cli.client import QUIESCED, Manner
 from orchestrator.cli.failures import Exit, Failure
 from orchestrator.cli.session import Session
+from orchestrator.sdk.bulk import MANY_SECONDS
 
 LOOK_SECONDS = 0.5
 """Between two looks at a batch: the server counts its commands for each."""
@@ -59,7 +60,8 @@ def send(
     count = session.client.post(f"{path}/commands/by-filter", body | {"dry_run": True})["count"]
     if not yes:
         _ask(order["verb"], count)
-    sent = session.client.post(f"{path}/commands/by-filter", body | {"expect_count": count}, key=manner.key)
+    body |= {"expect_count": count}
+    sent = session.client.post(f"{path}/commands/by-filter", body, key=manner.key, patience=MANY_SECONDS)
     if not manner.wait:
         session.show(sent)
         return

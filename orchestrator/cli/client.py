@@ -104,9 +104,11 @@ class Client:
         """The id of what is named by its id or by an attribute."""
         return wanted if is_uuid(wanted) else str(self.find(path, noun, attribute, wanted)["id"])
 
-    def post(self, path: str, body: dict[str, Any], wait: float = 0, key: str | None = None) -> Any:
+    def post(
+        self, path: str, body: dict[str, Any], wait: float = 0, key: str | None = None, patience: float | None = None
+    ) -> Any:
         """A new object, made once however often the connection is lost."""
-        return self.document(self._send("POST", path, body, wait, {"Idempotency-Key": key or uuid4().hex}))
+        return self.document(self._send("POST", path, body, wait, {"Idempotency-Key": key or uuid4().hex}, patience))
 
     def post_secret(self, path: str, body: dict[str, Any]) -> Any:
         """A new object that is shown only once: sent again only where it cannot have arrived."""
@@ -195,10 +197,17 @@ class Client:
             return None
 
     def _send(
-        self, method: str, path: str, body: dict[str, Any], wait: float, headers: dict[str, str]
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any],
+        wait: float,
+        headers: dict[str, str],
+        patience: float | None = None,
     ) -> httpx2.Response:
         headers = headers | {"Prefer": f"wait={wait:g}"}
-        return self.request(method, PREFIX + path, json=body, headers=headers, timeout=wait + PATIENCE)
+        seconds = wait + (PATIENCE if patience is None else patience)
+        return self.request(method, PREFIX + path, json=body, headers=headers, timeout=seconds)
 
     def document(self, response: httpx2.Response, marks: Set[str] = MARKS) -> Document:
         """What an answer says, which has one of these marks; raises the Failure it tells of."""
