@@ -1,7 +1,9 @@
 """`orch agent pause --where …` and its like: many agents in one call, asked for first, followed to the end."""
 
+import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
@@ -9,7 +11,7 @@ import pytest
 from orchestrator import turns
 from orchestrator.cli import client
 from orchestrator.db import Guard, begin
-from tests.shell import Orch
+from tests.shell import Orch, serving
 from tests.stage import Project, blocked, eventually, held
 
 pytestmark = pytest.mark.usefixtures("worker")
@@ -88,6 +90,19 @@ def test_many_may_take_longer_to_be_accepted_than_any_other_answer(
             time.sleep(1.2)  # longer than the patience with any other
 
         assert sent.result(timeout=30)["count"] == 3
+
+
+def test_who_looks_more_often_than_he_may_looks_again_later(orch: Orch, project: Project, home: Path) -> None:
+    del orch
+    limits = json.dumps({"*": "off", "anonymous": "off", "command": "1/second"})
+    (writer,) = [agent["id"] for agent in project.api.get(f"{project.path}/agents?q=writer").json["data"]]  # type: ignore[index]
+
+    with serving(home / "web-bar.log", ORCH_LIMITS=limits) as url, held(writer):
+        limited = Orch({"ORCH_URL": url, "ORCH_API_KEY": project.api.key or "", "ORCH_PROJECT": project.id})
+        result = limited("agent", "pause", "--where", "all", "--yes", "--wait", "5")
+
+    assert result.exit_code == 6, result.output
+    assert "1 are still queued after 5 s" in result.stderr
 
 
 def test_who_does_not_wait_gets_the_batch(orch: Orch) -> None:

@@ -12,12 +12,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from orchestrator.cli import outlet
 from orchestrator.cli.client import QUIESCED, Manner
+from orchestrator.cli.commands import STATES
 from orchestrator.cli.failures import Exit, Failure
 from orchestrator.cli.session import Session
 from orchestrator.sdk.bulk import MANY_SECONDS
 
 LOOK_SECONDS = 0.5
 """Between two looks at a batch: the server counts its commands for each."""
+
+TOO_MANY = 429
 
 FILTERS = ("status", "type", "q", "batch")
 EVERYBODY = "all"
@@ -65,7 +68,7 @@ def send(
     if not manner.wait:
         session.show(sent)
         return
-    progress = _follow(session, f"{path}/batches/{sent['batch_id']}", manner.wait)
+    progress = _follow(session, f"{path}/batches/{sent['batch_id']}", sent, manner.wait)
     session.show(progress)
     _conclude(progress, project, manner.wait)
 
@@ -90,16 +93,33 @@ def _ask(verb: str, count: int) -> None:
     click.confirm(f"{verb} {count} agents?", abort=True, err=True)
 
 
-def _follow(session: Session, path: str, seconds: float) -> dict[str, Any]:
-    """The batch as soon as it is done, or as it is after so many seconds."""
+def _follow(session: Session, path: str, sent: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """The batch as soon as it is done, or as it was last seen within so many seconds."""
     deadline = time.monotonic() + seconds
+    found = _at_first(sent)
     with _bar() as show:
         while True:
-            found: dict[str, Any] = session.client.get(path)
+            found = _look(session, path) or found
             show(found["total"] - found["states"]["queued"], found["total"])
             if found["done"] or time.monotonic() >= deadline:
                 return found
             time.sleep(min(LOOK_SECONDS, max(0.0, deadline - time.monotonic())))
+
+
+def _at_first(sent: dict[str, Any]) -> dict[str, Any]:
+    states = dict.fromkeys(STATES, 0) | {"queued": sent["count"]}
+    return {"id": sent["batch_id"], "total": sent["count"], "states": states, "done": False}
+
+
+def _look(session: Session, path: str) -> dict[str, Any] | None:
+    """How far a batch has come; None where the caller may not ask just now: its commands are applied all the same."""
+    try:
+        found: dict[str, Any] = session.client.get(path)
+    except Failure as failure:
+        if failure.status != TOO_MANY:
+            raise
+        return None
+    return found
 
 
 @contextmanager
