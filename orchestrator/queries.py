@@ -55,11 +55,14 @@ _AGENT_EVENTS = text("""
 GROUPS = {
     "model": "u.model",
     "agent": "u.agent_id::text",
-    "agent_type": "(SELECT t.slug FROM agents a JOIN agent_types t ON t.id = a.agent_type_id WHERE a.id = u.agent_id)",
+    "agent_type": "t.slug",
     "hour": "to_char(date_trunc('hour', u.occurred_at), 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')",
     "day": "to_char(date_trunc('day', u.occurred_at), 'YYYY-MM-DD')",
 }
 """What usage can be grouped by, and the SQL of each group's name."""
+
+# Joined, and not looked up for the name: that would be once for each entry.
+_TYPES = "JOIN agents a ON a.id = u.agent_id JOIN agent_types t ON t.id = a.agent_type_id"
 
 _USAGE = {
     name: text(f"""
@@ -67,7 +70,7 @@ _USAGE = {
             sum(u.output_tokens) AS output_tokens, sum(u.cache_read_tokens) AS cache_read_tokens,
             sum(u.cache_write_tokens) AS cache_write_tokens, sum(u.input_tokens + u.output_tokens) AS tokens_used,
             coalesce(sum(u.cost), 0) AS cost_incurred, sum(u.tasks_completed) AS tasks_completed
-        FROM usage_entries u
+        FROM usage_entries u {_TYPES if name == "agent_type" else ""}
         WHERE u.project_id = :project AND u.folded
             AND u.occurred_at >= coalesce(CAST(:since AS timestamptz), '-infinity')
             AND u.occurred_at < coalesce(CAST(:until AS timestamptz), 'infinity')

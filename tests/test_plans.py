@@ -176,6 +176,15 @@ def test_a_page_is_found_in_indexes_alone(large: Fleet, monkeypatch: pytest.Monk
     )
 
 
+def test_usage_by_type_looks_up_no_type_for_each_entry(large: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    with recorded(monkeypatch, Guard.DOOR) as found, autocommit() as db:
+        (types,) = queries.usage(db, large.project_id, "agent_type", None, None)
+
+    assert types.group == large.type_slug
+    assert types.entries >= MANY
+    assert [node for call in found for node in plan(*call, Guard.DOOR) if "Subplan Name" in node] == []
+
+
 def test_so_does_a_batch_of_the_drain(large: Fleet, caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     ids = large.agents(100)
     with begin() as db:
