@@ -92,7 +92,7 @@ def _told(row: Any) -> Told:
     directive = _directive(row.status, [verb for verb, _ in queued])
     return Told(
         directive,
-        stops.hardest(*(stop.mode for stop in due)) if due else None,
+        _mode(row, due),
         stops.earliest(*(stop.deadline for stop in due)),
         next(filter(None, (*(stop.reason for stop in due), *_held_for(row.holds), row.ended_for)), None),
         row.version,
@@ -100,6 +100,15 @@ def _told(row: Any) -> Told:
         _said(row, mail),
         stopping=bool(under_way),
     )
+
+
+def _mode(row: Any, due: list[Stop]) -> Mode | None:
+    """None where no stop is under way or about to be. Who stands still already does not go on for the sake of another
+    stop that would leave him the task he is at."""
+    if not due:
+        return None
+    stands = row.status == Status.PAUSED and not row.stop
+    return stops.hardest(*(stop.mode for stop in due), Mode.CHECKPOINT if stands else Mode.DRAIN)
 
 
 def _directive(status: str, queued: list[Verb]) -> Directive:

@@ -161,6 +161,22 @@ def test_a_process_that_has_not_heard_of_its_resumption_stands_still_for_the_nex
     assert told(quiet, agent, 1, ack=True)["directive"] == "pause"
 
 
+@pytest.mark.parametrize("verb", ["pause", "terminate"])
+def test_a_process_that_stands_still_is_not_let_go_on_by_a_softer_stop(quiet: Project, agent: str, verb: str) -> None:
+    leased(quiet, agent)
+    quiet.send(agent, "pause")
+    settle()
+    told(quiet, agent, 1, ack=True)
+    settle()
+    assert shown(quiet, agent)["quiesced_by"] == "ack"
+
+    quiet.send(agent, verb, mode="drain", **({"owner": "night"} if verb == "pause" else {}))
+
+    assert told(quiet, agent, 1, ack=True)["mode"] == "checkpoint"
+    settle()
+    assert told(quiet, agent, 1, ack=True)["directive"] == verb
+
+
 def test_a_stop_is_told_whatever_is_queued_behind_it(quiet: Project, agent: str) -> None:
     leased(quiet, agent)
     quiet.send(agent, "pause")
