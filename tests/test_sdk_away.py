@@ -146,8 +146,17 @@ def test_an_entry_that_the_server_refuses_is_given_up_and_the_others_arrive(
 
 @pytest.mark.parametrize(
     "junk",
-    [b'{"report_id": "half', b"\xff\xfe\x00", b"\x00" * 100, b"17\n", b'{"no": "id"}\n'],
-    ids=["half", "bytes", "zeros", "number", "nameless"],
+    [
+        b'{"report_id": "half',
+        b"\xff\xfe\x00",
+        b"\x00" * 100,
+        b"17\n",
+        b'{"no": "id"}\n',
+        b'{"report_id": ["a list"]}\n',
+        b'{"report_id": "half-a-character", "note": "\\ud83d"}\n',
+        b'{"report_id": "no-number", "cost": NaN}\n',
+    ],
+    ids=["half", "bytes", "zeros", "number", "nameless", "list", "half character", "no number"],
 )
 def test_a_broken_line_in_the_outbox_does_no_harm(
     orch: Orchestrator,

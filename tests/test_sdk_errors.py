@@ -1,5 +1,6 @@
 """What the SDK raises: each refusal as its class, with what the server said about it."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -8,6 +9,7 @@ import pytest
 
 from orchestrator.sdk import (
     ApiError,
+    AsyncOrchestrator,
     Conflict,
     Fenced,
     Forbidden,
@@ -96,6 +98,20 @@ def test_every_field_that_breaks_a_rule_is_named(demo: ProjectClient, scout: Age
         demo.agents.update(scout.id, status="flying", colour="red")
 
     assert sorted(map(str, caught.value.fields)) == ["colour", "status"]
+
+
+@pytest.mark.parametrize("wrong", [{"name": "half a \ud83d"}, {"short_term_memory": {"score": float("nan")}}], ids=str)
+def test_what_cannot_be_sent_at_all_is_as_invalid(
+    demo: ProjectClient, scout: Agent, server: str, template: tuple[str, str], wrong: dict[str, Any]
+) -> None:
+    async def later() -> None:
+        async with AsyncOrchestrator(server, template[1]) as orch:
+            await (await orch.project(demo.id)).agents.update(scout.id, **wrong)
+
+    with pytest.raises(Invalid, match="cannot be written as JSON"):
+        demo.agents.update(scout.id, **wrong)
+    with pytest.raises(Invalid, match="cannot be written as JSON"):
+        asyncio.run(later())
 
 
 def test_a_stranger_is_not_let_in_and_a_user_not_everywhere(orch: Orchestrator, server: str) -> None:

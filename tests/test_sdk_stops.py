@@ -118,6 +118,14 @@ def test_waiting_outside_any_task_is_seen_and_leaves_the_agent_as_it_was(me: Run
     assert not list(demo.commands.list(agent_id=me.id, state="rejected"))
 
 
+def test_a_task_whose_name_is_no_text_is_shown_with_that_written_out(me: Run, demo: ProjectClient) -> None:
+    with me.task("read a\0\udcff"):
+        eventually(lambda: shown(me, demo) == ("working", r"read a\0\udcff"))
+        with me.waiting("for \ud83d"):
+            eventually(lambda: shown(me, demo) == ("waiting", r"for \ud83d"))
+    eventually(lambda: shown(me, demo) == ("idle", None))
+
+
 def test_of_several_waits_the_agent_shows_the_last_that_is_still_on(me: Run, demo: ProjectClient) -> None:
     with me.waiting("outer"):
         with me.waiting("inner"):

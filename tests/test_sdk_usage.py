@@ -19,6 +19,7 @@ from orchestrator.sdk.usage import COUNTS, LENGTHS, entry
         *(({name: wrong}, TypeError) for name in COUNTS for wrong in (1.0, "1", True, None)),
         *(({name: "x" * (most + 1)}, ValueError) for name, most in LENGTHS.items()),
         *(({name: 7}, TypeError) for name in LENGTHS),
+        *(({name: wrong}, ValueError) for name in LENGTHS for wrong in ("half a \ud83d", "\0")),
         *(({"cost": wrong}, ValueError) for wrong in (-1, 1_000_001, "nan", "inf", "much", float("nan"), "")),
         *(({"cost": wrong}, TypeError) for wrong in (True, [], b"1")),
         ({"input_token": 1}, TypeError),

@@ -9,7 +9,7 @@ import httpx2
 
 from orchestrator.sdk.address import is_address, is_loopback, needs_certificates
 from orchestrator.sdk.calls import Call, Outcome, answer, pause_before_retry
-from orchestrator.sdk.errors import ConnectionFailed, NoServer
+from orchestrator.sdk.errors import ConnectionFailed, NoServer, unsendable
 
 T = TypeVar("T")
 
@@ -50,6 +50,8 @@ class Connection(AbstractContextManager["Connection"]):
             return error
         except httpx2.DecodingError as error:
             raise _garbled(request, error) from None
+        except ValueError as error:
+            raise unsendable(error) from None
 
 
 class AsyncConnection:
@@ -81,6 +83,8 @@ class AsyncConnection:
             return error
         except httpx2.DecodingError as error:
             raise _garbled(request, error) from None
+        except ValueError as error:
+            raise unsendable(error) from None
 
 
 def _garbled(request: dict[str, Any], error: httpx2.DecodingError) -> NoServer:

@@ -153,6 +153,13 @@ def from_problem(problem: dict[str, Any], retry_after: float | None = None) -> A
     return kind(problem, retry_after)
 
 
+def unsendable(why: ValueError) -> Invalid:
+    """The error for a request that is no JSON in UTF-8: it has half a character, or a number that is none."""
+    message = f"the request cannot be written as JSON: {why}"
+    entry = {"code": Invalid.code, "message": message, "field": None}
+    return Invalid({"status": 422, "detail": message, "errors": [entry]})
+
+
 def from_command(command_id: str, state: str, error: dict[str, Any] | None) -> ApiError:
     """The error for a command that was not applied, with the status its request would have had."""
     found = error or {"code": "conflict", "message": f"the command was {state}", "field": None}

@@ -159,4 +159,4 @@ def _entry(line: str) -> dict[str, Any] | None:
         entry = json.loads(line)
     except ValueError:
         return None
-    return entry if isinstance(entry, dict) and "report_id" in entry else None
+    return entry if isinstance(entry, dict) and isinstance(entry.get("report_id"), str) else None

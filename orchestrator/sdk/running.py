@@ -24,7 +24,7 @@ from orchestrator.sdk.place import Place
 from orchestrator.sdk.pulse import Pulse
 from orchestrator.sdk.shapes import Told
 from orchestrator.sdk.usage import Cost, entry
-from orchestrator.sdk.waits import LONGEST_TASK, Waits
+from orchestrator.sdk.waits import Waits, as_task
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -151,7 +151,7 @@ class Run:
 
     @contextmanager
     def _at(self, task: object, what: str | None) -> Iterator[None]:
-        self._pulse.say(status="working", current_task=what and what[:LONGEST_TASK])
+        self._pulse.say(status="working", current_task=as_task(what))
         try:
             yield
             with suppress(Forked):  # it is the parent's task

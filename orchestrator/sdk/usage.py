@@ -1,9 +1,12 @@
 """What a model call used, as an entry of the ledger."""
 
+import re
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
 from uuid import uuid4
+
+_NO_TEXT = re.compile(r"[\0\ud800-\udfff]")
 
 _SMALLEST = Decimal("1e-10")
 
@@ -42,6 +45,8 @@ def _check_text(name: str, text: object) -> None:
         raise TypeError(f"{name} must be a text, not {text!r}")
     if text is not None and len(text) > LENGTHS[name]:
         raise ValueError(f"{name} must have {LENGTHS[name]} characters at most, not {len(text)}")
+    if text is not None and _NO_TEXT.search(text):
+        raise ValueError(f"{name} must have no NUL and no half of a surrogate pair, not {text!r}")
 
 
 def _check_count(name: str, count: object) -> None:

@@ -6,6 +6,11 @@ from orchestrator.sdk.pulse import Pulse
 LONGEST_TASK = 2_000
 
 
+def as_task(what: str | None) -> str | None:
+    """As the server takes it: not too long, and what is no character, such as half of one, written out."""
+    return what and what.encode(errors="backslashreplace").decode().replace("\0", r"\0")[:LONGEST_TASK]
+
+
 class Waits:
     """Those that are open. The agent shows the last of them, and afterwards what it is at without them."""
 
@@ -21,7 +26,7 @@ class Waits:
                 self._before = self._pulse.task
                 if not self._crew.works:
                     self._pulse.say(status="working")  # the lifecycle has no other way from idle to waiting
-            self._open[wait] = self._before if what is None else what[:LONGEST_TASK]
+            self._open[wait] = self._before if what is None else as_task(what)
             self._pulse.say(status="waiting", current_task=self._open[wait])
 
     def end(self, wait: object) -> None:
