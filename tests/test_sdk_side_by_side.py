@@ -9,6 +9,7 @@ from threading import Thread
 import pytest
 
 from orchestrator.sdk import Orchestrator, ProjectClient, Run
+from orchestrator.sdk.shapes import Told
 from tests.stage import Project, eventually
 
 pytestmark = pytest.mark.usefixtures("worker")
@@ -118,3 +119,20 @@ def test_listeners_hear_of_a_lost_lease_and_of_a_harder_stop_until_they_have_eno
     me.checkpoint()
 
     assert heard_of[-1] == ("pause", "immediate")
+
+
+def test_a_listener_that_fails_is_nobody_elses_failure(
+    demo: ProjectClient, me: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(told: Told) -> None:
+        raise RuntimeError(told.directive)
+
+    heard_of: list[str] = []
+    me.on_directive(fail)
+    me.on_directive(lambda told: heard_of.append(told.directive))
+    pause(demo, me)
+
+    eventually(lambda: heard_of[-1:] == ["pause"])
+    assert "a listener failed" in caplog.text
+    demo.agents.resume(me.id)
+    eventually(lambda: heard_of[-1:] == ["continue"])

@@ -202,7 +202,10 @@ class Pulse(Thread):
 
     def _pass_on(self, told: Told) -> None:
         for listener in list(self.listeners):
-            listener(told)
+            try:
+                listener(told)
+            except Exception:  # the others must hear of it, and this thread must go on
+                log.exception("a listener failed")
 
     def _say_again(self) -> None:
         """What the agent was at, which is idle by now: it cannot become waiting but from working."""
