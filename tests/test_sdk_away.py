@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from time import sleep
@@ -99,6 +100,31 @@ def test_what_was_used_while_the_server_was_frozen_and_while_it_was_stopped_is_c
         eventually(lambda: demo.agents.get(agent_id).tokens_used == done * 110)
         assert demo.metrics().total_tokens_used == done * 110
     assert violations() == {}
+
+
+def test_who_waits_for_a_paused_agent_waits_on_while_the_server_is_away(
+    own: Own,
+    template: tuple[str, str],
+    demo: ProjectClient,
+    project: Project,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ORCH_OUTBOX", str(tmp_path / "outbox"))
+    agent_id = project.in_status("paused")
+
+    def arrive() -> str:
+        with Orchestrator(own.url, template[1]) as orch, orch.run_agent(agent_id, project=project.id, ttl=5) as me:
+            return me.id
+
+    with ThreadPoolExecutor(1) as pool:
+        arrival = pool.submit(arrive)
+        sleep(1)  # by now it has heard that the agent is held
+        with own.stopped():
+            sleep(2.5)
+        demo.agents.resume(agent_id)
+
+        assert arrival.result(15) == agent_id
 
 
 def test_a_full_outbox_drops_what_comes_on_top_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -9,10 +9,21 @@ import platformdirs
 
 from orchestrator.sdk import fleet, world
 from orchestrator.sdk.binding import pages
+from orchestrator.sdk.calls import RETRIED
 from orchestrator.sdk.commands import Commands
 from orchestrator.sdk.connection import Connection
 from orchestrator.sdk.documents import is_id
-from orchestrator.sdk.errors import Conflict, Held, LeaseHeld, NotFound, OrchestratorError, RateLimited
+from orchestrator.sdk.errors import (
+    ApiError,
+    Conflict,
+    ConnectionFailed,
+    Held,
+    LeaseHeld,
+    NoServer,
+    NotFound,
+    OrchestratorError,
+    RateLimited,
+)
 from orchestrator.sdk.place import Place
 from orchestrator.sdk.pulse import STANDING_SECONDS
 from orchestrator.sdk.shapes import Lease
@@ -53,10 +64,10 @@ def _type_id(connection: Connection, name: str) -> str:
 def lease(place: Place, over: Event) -> Lease:
     """The lease, as soon as it can be had: a paused agent's when it is resumed, a lost process's when it is lost.
 
-    An agent that is yet to be born is waited for as well. Raises NotFound where none will be, Terminated, Conflict
-    (archived), and OrchestratorError when it is `over` before.
+    An agent that is yet to be born is waited for as well; and once it waits it does so for a server that is away, too.
+    Raises NotFound where none will be, Terminated, Conflict (archived), and OrchestratorError when it is `over` before.
     """
-    began = time.monotonic()
+    began, waits = time.monotonic(), False
     while True:
         try:
             return place.lease()
@@ -66,8 +77,17 @@ def lease(place: Place, over: Event) -> Lease:
             is_late = time.monotonic() - began > place.ttl * 4 / 3 + BIRTH_SECONDS
             if is_late or (isinstance(error, NotFound) and not _may_be_born(place)):
                 raise
+        except OrchestratorError as error:
+            if not (waits and _is_away(error)):
+                raise
+        waits = True
         if over.wait(STANDING_SECONDS):
             raise OrchestratorError("the agent is not wanted any more")
+
+
+def _is_away(error: OrchestratorError) -> bool:
+    """Whether it says nothing of the agent: there was no answer, or one that another attempt may change."""
+    return isinstance(error, ConnectionFailed | NoServer) or (isinstance(error, ApiError) and error.status in RETRIED)
 
 
 def _may_be_born(place: Place) -> bool:
