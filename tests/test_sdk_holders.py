@@ -1,11 +1,12 @@
 """Who holds a lease: each run is a holder of its own, even in one process."""
 
+import logging
 from pathlib import Path
 from threading import Event, Thread
 
 import pytest
 
-from orchestrator.sdk import Conflict, Orchestrator, OrchestratorError, ProjectClient, Terminated
+from orchestrator.sdk import Conflict, Orchestrator, OrchestratorError, ProjectClient, Terminated, arrival
 from tests.stage import Project, eventually
 
 pytestmark = pytest.mark.usefixtures("worker")
@@ -34,6 +35,30 @@ def test_two_runs_of_one_name_in_one_process_are_never_both_the_agent(
         assert demo.agents.explain(agent_id)["lease"]["epoch"] == 1
     assert entered.wait(10)
     waiting.join(10)
+
+
+def test_who_finds_the_lease_held_waits_for_as_long_as_it_is_and_says_so(
+    orch: Orchestrator,
+    project: Project,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "orchestrator.sdk")
+    project.spawn(name="scout")
+    monkeypatch.setattr(arrival, "BIRTH_SECONDS", -60.0)  # as if it had waited for a minute longer
+    entered = Event()
+
+    def second() -> None:
+        with orch.run_agent("scout", project=project.id, ttl=5):
+            entered.set()
+
+    with orch.run_agent("scout", project=project.id, ttl=300, holder="the first"):
+        waiting = Thread(target=second, daemon=True)
+        waiting.start()
+        assert not entered.wait(2)
+    assert entered.wait(10)
+    waiting.join(10)
+    assert "no lease yet: the first holds the agent's lease" in caplog.text
 
 
 def test_a_lease_is_regained_under_the_same_holder(orch: Orchestrator, demo: ProjectClient, project: Project) -> None:

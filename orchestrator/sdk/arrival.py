@@ -1,5 +1,6 @@
 """How a process becomes an agent: it finds or spawns it, and has its lease as soon as that can be had."""
 
+import logging
 import os
 import time
 from pathlib import Path
@@ -27,6 +28,8 @@ from orchestrator.sdk.errors import (
 from orchestrator.sdk.place import Place
 from orchestrator.sdk.pulse import STANDING_SECONDS
 from orchestrator.sdk.shapes import Lease
+
+log = logging.getLogger("orchestrator.sdk")
 
 BIRTH_SECONDS = 30.0
 
@@ -71,11 +74,11 @@ def lease(place: Place, over: Event) -> Lease:
     while True:
         try:
             return place.lease()
-        except Held:
-            pass
-        except (LeaseHeld, NotFound) as error:
+        except (Held, LeaseHeld) as error:
+            log.info("agent %s: no lease yet: %s", place.agent_id, error)
+        except NotFound:
             is_late = time.monotonic() - began > place.ttl * 4 / 3 + BIRTH_SECONDS
-            if is_late or (isinstance(error, NotFound) and not _may_be_born(place)):
+            if is_late or not _may_be_born(place):
                 raise
         except OrchestratorError as error:
             if not (waits and _is_away(error)):
