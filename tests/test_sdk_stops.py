@@ -1,5 +1,6 @@
 """Stops, as agents' processes meet them: between tasks, within them, before they start, and after another's death."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Event, Thread
@@ -123,6 +124,28 @@ def test_a_task_whose_name_is_no_text_is_shown_with_that_written_out(me: Run, de
         eventually(lambda: shown(me, demo) == ("working", r"read a\0\udcff"))
         with me.waiting("for \ud83d"):
             eventually(lambda: shown(me, demo) == ("waiting", r"for \ud83d"))
+    eventually(lambda: shown(me, demo) == ("idle", None))
+
+
+def test_a_task_that_has_ended_is_shown_no_more_while_another_is_on(me: Run, demo: ProjectClient) -> None:
+    inside, done = Event(), Event()
+
+    def beside() -> None:
+        with me.task("beside"):
+            inside.set()
+            done.wait(10)
+
+    with me.task("the whole"):
+        with me.task("a part"):
+            eventually(lambda: shown(me, demo) == ("working", "a part"))
+        eventually(lambda: shown(me, demo) == ("working", "the whole"))
+        other = thread(beside)
+        inside.wait(10)
+        eventually(lambda: shown(me, demo) == ("working", "beside"))
+    time.sleep(1)  # time in which something else could be said
+    assert shown(me, demo) == ("working", "beside")
+    done.set()
+    other.join(10)
     eventually(lambda: shown(me, demo) == ("idle", None))
 
 

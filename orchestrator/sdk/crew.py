@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
@@ -12,7 +13,15 @@ from orchestrator.sdk.pulse import Pulse
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_TASKS: ContextVar[tuple[object, ...]] = ContextVar("tasks", default=())
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One piece of work, and what it is called."""
+
+    what: str | None
+
+
+_TASKS: ContextVar[tuple[Task, ...]] = ContextVar("tasks", default=())
 """The tasks, one within the other, that this thread or asyncio task is in the middle of."""
 
 
@@ -43,7 +52,7 @@ class Crew:
 
     def __init__(self, pulse: Pulse) -> None:
         self._pulse = pulse
-        self._open: dict[object, int] = {}
+        self._open: dict[Task, int] = {}
         """The open tasks, and how many stand still in each, or in a task within it."""
         self._standing = 0
 
@@ -51,6 +60,11 @@ class Crew:
     def works(self) -> bool:
         """Whether any task is open."""
         return bool(self._open)
+
+    @property
+    def task(self) -> str | None:
+        """What is worked on: of the tasks that are open, the one that was begun last."""
+        return next((task.what for task in reversed(self._open)), None)
 
     def go_on(self, begin: Callable[[], None] = nothing) -> None:
         """Stand still for as long as one must; then begin, before anything can forbid it."""
@@ -74,14 +88,14 @@ class Crew:
                     await self._pulse.changed.later()
             begin()
 
-    def begin(self, task: object) -> None:
+    def begin(self, task: Task) -> None:
         """Open a task."""
         with self._pulse.changed:
             _TASKS.set((*_TASKS.get(), task))
             self._open[task] = 0
             self._judge()
 
-    def end(self, task: object) -> None:
+    def end(self, task: Task) -> None:
         """Close it."""
         with self._pulse.changed:
             _TASKS.set(tuple(each for each in _TASKS.get() if each is not task))
@@ -100,7 +114,7 @@ class Crew:
             return True
         return told is not None and told.directive == "pause" and not finishing
 
-    def _mine(self) -> list[object]:
+    def _mine(self) -> list[Task]:
         """The open tasks of whoever asks; those of other runs in this process are not ours."""
         return [task for task in _TASKS.get() if task in self._open]
 
@@ -113,7 +127,7 @@ class Crew:
         finally:
             self._stand(mine, -1)
 
-    def _stand(self, mine: list[object], by: int) -> None:
+    def _stand(self, mine: list[Task], by: int) -> None:
         with self._pulse.changed:
             self._standing += by
             for task in mine:

@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from orchestrator.sdk import arrival
 from orchestrator.sdk.connection import Connection
-from orchestrator.sdk.crew import Crew, carried
+from orchestrator.sdk.crew import Crew, Task, carried
 from orchestrator.sdk.delivery import deliver_left
 from orchestrator.sdk.ending import ended_by_sigterm
 from orchestrator.sdk.errors import Forked, OrchestratorError, Terminated
@@ -72,17 +72,17 @@ class Run:
 
         Of several that work on it together, as with `asyncio.gather`, each must open a task of its own inside it.
         """
-        task = object()
+        task = Task(as_task(what))
         self._crew.go_on(lambda: self._crew.begin(task))
-        with self._at(task, what):
+        with self._at(task):
             yield
 
     @asynccontextmanager
     async def atask(self, what: str | None = None) -> AsyncIterator[None]:
         """The same with asyncio."""
-        task = object()
+        task = Task(as_task(what))
         await self._crew.ago_on(lambda: self._crew.begin(task))
-        with self._at(task, what):
+        with self._at(task):
             yield
 
     def carry(self, work: Callable[P, T]) -> Callable[P, T]:
@@ -150,17 +150,23 @@ class Run:
                 self._place.release(self._pulse.lease, RELEASE_SECONDS)
 
     @contextmanager
-    def _at(self, task: object, what: str | None) -> Iterator[None]:
-        self._pulse.say(status="working", current_task=as_task(what))
+    def _at(self, task: Task) -> Iterator[None]:
+        self._pulse.say(status="working", current_task=task.what)
         try:
             yield
             with suppress(Forked):  # it is the parent's task
                 self.usage(tasks_completed=1)
         finally:
             with suppress(Forked):
-                self._crew.end(task)
-                if not self._crew.works:
-                    self._pulse.say(status="idle", current_task=None)
+                self._end(task)
+
+    def _end(self, task: Task) -> None:
+        with self._pulse.changed:
+            self._crew.end(task)
+            if not self._crew.works:
+                self._pulse.say(status="idle", current_task=None)
+            elif self._pulse.task == task.what:  # and neither a later task nor what is waited for
+                self._pulse.say(current_task=self._crew.task)
 
     @contextmanager
     def _waits(self, what: str | None) -> Iterator[None]:
