@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import httpx2
 import pytest
 
 from orchestrator.sdk import Conflict, Fenced, Orchestrator, ProjectClient, Timeout, Unauthenticated, documents
@@ -110,6 +111,48 @@ def test_a_lease_is_taken_beaten_with_and_given_back(demo: ProjectClient, scout:
     demo.agents.release(scout.id, epoch=1)
     with pytest.raises(Fenced):
         demo.agents.beat(scout.id, epoch=1)
+
+
+@pytest.mark.parametrize("how", ["pause", "update"])
+def test_the_second_stage_of_a_stop_is_waited_for_however_it_was_asked_for(
+    demo: ProjectClient, scout: Agent, how: str
+) -> None:
+    demo.agents.lease(scout.id, holder="host:1")
+    stop = demo.agents.pause(scout.id) if how == "pause" else demo.agents.update(scout.id, status="paused")
+
+    with pytest.raises(Timeout, match="not quiesced"):
+        demo.commands.wait(stop, until="quiesced", timeout=1)
+    demo.agents.beat(scout.id, epoch=1, ack=True)
+
+    assert demo.commands.wait(stop, until="quiesced").quiesced_by == "ack"
+
+
+def test_nobody_waits_for_the_second_stage_of_a_stop_that_was_lifted(demo: ProjectClient, scout: Agent) -> None:
+    demo.agents.lease(scout.id, holder="host:1")
+    stop = demo.agents.pause(scout.id)
+    demo.commands.wait(demo.agents.resume(scout.id))
+
+    assert demo.commands.wait(stop, until="quiesced", timeout=5).quiesced_at is None
+
+
+def test_a_server_that_holds_no_answers_is_asked_now_and_then(
+    template: tuple[str, str], project: Project, tmp_path: Path
+) -> None:
+    asked: list[Any] = []
+    with (
+        serving(tmp_path / "web.log", ORCH_WAITERS="0") as url,
+        httpx2.Client(event_hooks={"request": [asked.append]}) as http,
+        Orchestrator(url, template[1], http_client=http) as orch,
+    ):
+        demo = orch.project(project.id)
+        scout = born(demo, project)
+        demo.agents.lease(scout.id, holder="host:1")
+        stop = demo.commands.wait(demo.agents.pause(scout.id))
+        before = len(asked)
+        with pytest.raises(Timeout):
+            demo.commands.wait(stop, until="quiesced", timeout=2)
+
+    assert len(asked) - before <= 12  # the command and the agent, each half second
 
 
 def test_usage_is_reported_counted_and_grouped(demo: ProjectClient, scout: Agent) -> None:

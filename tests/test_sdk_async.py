@@ -37,6 +37,12 @@ def test_an_agent_lives_and_ends(walk: Callable[[Walk], None], project: Project)
         assert (await demo.agents.beat(id_, epoch=lease.epoch, ack=True)).directive == "pause"
         assert (await demo.commands.wait(pause, until="quiesced")).quiesced_by == "ack"
         await demo.commands.wait(await demo.agents.resume(id_))
+        assert (await demo.agents.beat(id_, epoch=lease.epoch)).directive == "continue"
+        lifted = await demo.agents.update(id_, status="paused")
+        with pytest.raises(Timeout, match="not quiesced"):
+            await demo.commands.wait(lifted, until="quiesced", timeout=0.2)
+        await demo.commands.wait(await demo.agents.resume(id_))
+        assert (await demo.commands.wait(lifted, until="quiesced", timeout=5)).quiesced_at is None
         with pytest.raises(InvalidTransition) as caught:
             await demo.commands.wait(await demo.agents.resume(id_))
         assert caught.value.current_status == "idle"
