@@ -136,3 +136,18 @@ def test_a_listener_that_fails_is_nobody_elses_failure(
     assert "a listener failed" in caplog.text
     demo.agents.resume(me.id)
     eventually(lambda: heard_of[-1:] == ["continue"])
+
+
+def test_a_listener_that_would_stand_still_does_not_stop_the_beats(
+    demo: ProjectClient, me: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    me.on_directive(lambda _: me.checkpoint())
+    command = pause(demo, me)
+    eventually(lambda: "must not wait" in caplog.text)
+    working = Thread(target=me.checkpoint, daemon=True)
+    working.start()
+
+    assert quiesced(demo, command) == "ack"
+    demo.agents.resume(me.id)
+    working.join(10)
+    assert not working.is_alive()

@@ -5,9 +5,10 @@ from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import wraps
+from threading import current_thread
 from typing import ParamSpec, TypeVar
 
-from orchestrator.sdk.errors import Terminated
+from orchestrator.sdk.errors import OrchestratorError, Terminated
 from orchestrator.sdk.pulse import Pulse
 
 P = ParamSpec("P")
@@ -120,6 +121,8 @@ class Crew:
 
     @contextmanager
     def _still(self) -> Iterator[None]:
+        if current_thread() is self._pulse:
+            raise OrchestratorError("a listener must not wait at a checkpoint: it is called from the thread that beats")
         mine = self._mine()
         self._stand(mine, 1)
         try:
