@@ -99,9 +99,11 @@ def _beats(stack: Stack, report: Report) -> None:
     with _part("beats"), stack.workers(2), stack.web() as url:
         leases = beats.grant(stack, url, agents)
         report.add(beats.idle(3))
+        beats.one_by_one(url, agents, leases, 4)  # warm-up
         report.add(beats.one_by_one(url, agents, leases, 10))
         report.add(beats.together(stack, url, agents, leases, 10))
         with stack.web("bench.hollow:create_app()") as nowhere:
+            beats.one_by_one(nowhere, agents, leases, 2)  # warm-up
             report.add(beats.hollow(nowhere, agents, leases, 6))
 
 
