@@ -8,13 +8,16 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
+from threading import Event
 from time import sleep
 
 import psutil
 import pytest
 
-from orchestrator.sdk import Orchestrator, ProjectClient
+from orchestrator.sdk import ConnectionFailed, Orchestrator, ProjectClient, arrival
+from orchestrator.sdk.connection import Connection
 from orchestrator.sdk.outbox import Outbox
+from orchestrator.sdk.place import Place
 from orchestrator.sdk.usage import LENGTHS, entry
 from tests.looping import Looping, looping
 from tests.stage import Project, eventually, free_port, violations
@@ -125,6 +128,20 @@ def test_who_waits_for_a_paused_agent_waits_on_while_the_server_is_away(
         demo.agents.resume(agent_id)
 
         assert arrival.result(15) == agent_id
+
+
+def test_a_first_request_for_a_lease_outlives_a_short_absence_and_no_long_one(
+    own: Own, template: tuple[str, str], project: Project
+) -> None:
+    agent_id = project.in_status("idle")
+    with Connection(own.url, template[1], None, retries=2) as connection, ThreadPoolExecutor(1) as pool:
+        place = Place(connection, project.id, agent_id, "a host", ttl=5)
+        with own.stopped():
+            asked = pool.submit(arrival.lease, place, Event())
+            sleep(0.5)
+        assert asked.result(15).epoch == 1
+        with own.stopped(), pytest.raises(ConnectionFailed):
+            arrival.lease(place, Event())
 
 
 def test_a_full_outbox_drops_what_comes_on_top_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -10,7 +10,7 @@ import platformdirs
 
 from orchestrator.sdk import fleet, world
 from orchestrator.sdk.binding import pages
-from orchestrator.sdk.calls import RETRIED
+from orchestrator.sdk.calls import RETRIED, RETRIES
 from orchestrator.sdk.commands import Commands
 from orchestrator.sdk.connection import Connection
 from orchestrator.sdk.documents import is_id
@@ -67,23 +67,26 @@ def _type_id(connection: Connection, name: str) -> str:
 def lease(place: Place, over: Event) -> Lease:
     """The lease, as soon as it can be had: a paused agent's when it is resumed, a lost process's when it is lost.
 
-    An agent that is yet to be born is waited for as well; and once it waits it does so for a server that is away, too.
-    Raises NotFound where none will be, Terminated, Conflict (archived), and OrchestratorError when it is `over` before.
+    An agent that is yet to be born is waited for as well. A server that is away is asked as often as by any call, and
+    by a process that has begun to wait as long as it takes. Raises NotFound where none will be, Terminated, Conflict
+    (archived), and OrchestratorError when it is `over` before, or no server answered.
     """
-    began, waits = time.monotonic(), False
+    began, waits, failures = time.monotonic(), False, 0
     while True:
         try:
             return place.lease()
         except (Held, LeaseHeld) as error:
+            waits = True
             log.info("agent %s: no lease yet: %s", place.agent_id, error)
         except NotFound:
+            waits = True
             is_late = time.monotonic() - began > place.ttl * 4 / 3 + BIRTH_SECONDS
             if is_late or not _may_be_born(place):
                 raise
         except OrchestratorError as error:
-            if not (waits and _is_away(error)):
+            failures += 1
+            if not _is_away(error) or (failures > RETRIES and not waits):
                 raise
-        waits = True
         if over.wait(STANDING_SECONDS):
             raise OrchestratorError("the agent is not wanted any more")
 
