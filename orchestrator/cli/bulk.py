@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import click
+import httpx2
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -19,8 +20,6 @@ from orchestrator.sdk.bulk import MANY_SECONDS
 
 LOOK_SECONDS = 0.5
 """Between two looks at a batch: the server counts its commands for each."""
-
-TOO_MANY = 429
 
 FILTERS = ("status", "type", "q", "batch")
 EVERYBODY = "all"
@@ -116,7 +115,7 @@ def _look(session: Session, path: str) -> dict[str, Any] | None:
     try:
         found: dict[str, Any] = session.client.get(path)
     except Failure as failure:
-        if failure.status != TOO_MANY:
+        if failure.status != httpx2.codes.TOO_MANY_REQUESTS:
             raise
         return None
     return found
