@@ -346,7 +346,8 @@ class Worker:
         """Start one; it ends with the block. It is up once it has applied something."""
         command = ["-A", "workers.app", "worker", "--without-gossip", "--without-mingle", "-E", "-l", "warning"]
         command += ["-Q", "commands,upkeep", "-c", str(concurrency), "-n", f"{uuid4().hex[:8]}@%h"]
-        process = nursery.start("celery", command, log, environment)
+        own = {"TMPDIR": str(log.parent)}  # one that is killed leaves a folder behind
+        process = nursery.start("celery", command, log, own | environment)
         try:
             yield cls(process, log)
         finally:

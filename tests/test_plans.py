@@ -127,6 +127,7 @@ READS: dict[str, Work] = {
     "by such a name and status": lambda db, _, f, __: agents.page(
         db, f.project_id, Filter(q="a-", status=Status.IDLE), 1, 20
     ),
+    "of a batch": lambda db, _, f, __: agents.page(db, f.project_id, Filter(batch=uuid4()), 1, 20),
     "sums": lambda db, _, f, __: agents.metrics(db, f.project_id),
     "one agent": lambda db, c, f, a: agents.agent(db, c, f.project_id, a),
     "an agent's events": lambda db, _, __, a: queries.agent_events(db, a, 0, 20),

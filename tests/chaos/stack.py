@@ -100,6 +100,7 @@ class Stack:
         """Start our programs, with a bug in them where one is named, and wait until they are ready."""
         environment = self.failpoints.environment | {
             "ORCH_HOME": str(self.home),
+            "TMPDIR": str(self.home),  # workers that are killed leave folders behind
             "ORCH_PORT": str(self.port),
             "ORCH_FLOWER_PORT": "0",
             "ORCH_WEB_PROCESSES": str(CHILDREN["web"]),
