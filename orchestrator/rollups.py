@@ -41,15 +41,19 @@ def _adding(names: Iterable[str]) -> str:
 
 _LOCK = text("SELECT pg_try_advisory_xact_lock(hashtext('orchestrator.rollups'))")
 
-_CHANGES = ", ".join(
-    f"sum((after = '{status}')::int - (before IS NOT DISTINCT FROM '{status}')::int) AS {status}" for status in Status
-)
 _NAMES = ", ".join(Status)
+_MOVED = ", ".join(
+    f"(coalesce(sum(n) FILTER (WHERE after = '{status}'), 0) - coalesce(sum(n) FILTER (WHERE before = '{status}'), 0))"
+    f"::bigint AS {status}"
+    for status in Status
+)
+_SUMS = ", ".join(f"sum({status})::bigint AS {status}" for status in Status)
 _ANY = " OR ".join(f"{status} <> 0" for status in Status)
 _RECENT = f"minute > now() - interval '{KEPT['fleet_minutes']}'"
 _ADDED = _adding(Status)
-_BUCKET = f"width_bucket(1000 * extract(epoch FROM {{}})::float, CAST(ARRAY{list(BOUNDS)} AS float[]))"
+_BUCKET = f"width_bucket(1000 * date_part('epoch', {{}}), CAST(ARRAY{list(BOUNDS)} AS float[]))"
 
+# A statement of few rows from the first grouping on: thousands of events have few changes and few latencies.
 _ROLL = text(f"""
     WITH piece AS MATERIALIZED (
         SELECT e.* FROM (SELECT id FROM projects ORDER BY random()) p
@@ -61,38 +65,41 @@ _ROLL = text(f"""
                 > (coalesce(r.xid, '0'), coalesce(r.agent_id, '{"0" * 32}'), coalesce(r.version, 0))
             ORDER BY xid, agent_id, version LIMIT :each
         ) e LIMIT :most
+    ), moved AS (
+        SELECT project_id, minute, before, after, count(*) AS n FROM piece GROUP BY project_id, minute, before, after
+    ), changed AS MATERIALIZED (
+        SELECT project_id, minute, sum(n)::bigint AS n, {_MOVED} FROM moved GROUP BY project_id, minute
     ), fleet AS (
         INSERT INTO fleet_minutes AS k (project_id, minute, {_NAMES})
-        SELECT * FROM (
-            SELECT project_id, minute, {_CHANGES} FROM piece WHERE {_RECENT} GROUP BY project_id, minute
-        ) changed WHERE {_ANY}
+        SELECT project_id, minute, {_NAMES} FROM changed WHERE {_RECENT} AND ({_ANY})
         ON CONFLICT (project_id, minute) DO UPDATE SET {_ADDED}
     ), took AS (
-        SELECT piece.project_id, minute, t.part, t.bucket FROM piece JOIN commands c ON c.id = piece.command_id
-        CROSS JOIN LATERAL (VALUES
-            ('waiting', {_BUCKET.format("piece.at - c.created_at")}),
-            ('applying', {_BUCKET.format("piece.recorded_at - piece.at")}),
-            ('whole', {_BUCKET.format("piece.recorded_at - c.created_at")})
-        ) t (part, bucket)
+        SELECT piece.project_id, minute, count(*) AS n,
+            {_BUCKET.format("piece.at - c.created_at")} AS waiting,
+            {_BUCKET.format("piece.recorded_at - piece.at")} AS applying,
+            {_BUCKET.format("piece.recorded_at - c.created_at")} AS whole
+        FROM piece JOIN commands c ON c.id = piece.command_id
         WHERE piece.recorded_at IS NOT NULL AND {_RECENT}
+        GROUP BY piece.project_id, minute, waiting, applying, whole
     ), latency AS (
         INSERT INTO latency_minutes AS k (project_id, minute, bucket, waiting, applying, whole)
-        SELECT project_id, minute, bucket, count(*) FILTER (WHERE part = 'waiting'),
-            count(*) FILTER (WHERE part = 'applying'), count(*) FILTER (WHERE part = 'whole')
-        FROM took GROUP BY project_id, minute, bucket
+        SELECT project_id, minute, bucket, coalesce(sum(n) FILTER (WHERE part = 'waiting'), 0),
+            coalesce(sum(n) FILTER (WHERE part = 'applying'), 0), coalesce(sum(n) FILTER (WHERE part = 'whole'), 0)
+        FROM took CROSS JOIN LATERAL (VALUES
+            ('waiting', took.waiting), ('applying', took.applying), ('whole', took.whole)
+        ) t (part, bucket)
+        GROUP BY project_id, minute, bucket
         ON CONFLICT (project_id, minute, bucket) DO UPDATE SET {_adding(PARTS)}
-    ), changes AS (
-        SELECT project_id, {_CHANGES} FROM piece GROUP BY project_id
     ), place AS (
         INSERT INTO rollups AS k (project_id, xid, agent_id, version, {_NAMES})
         SELECT DISTINCT ON (project_id) project_id, xid, agent_id, version, {_NAMES}
-        FROM piece JOIN changes USING (project_id)
+        FROM piece JOIN (SELECT project_id, {_SUMS} FROM changed GROUP BY project_id) changes USING (project_id)
         ORDER BY project_id, xid DESC, agent_id DESC, version DESC
         ON CONFLICT (project_id) DO UPDATE SET
             xid = excluded.xid, agent_id = excluded.agent_id, version = excluded.version, {_ADDED}
     )
     SELECT coalesce(sum(n), 0)::bigint AS events, coalesce(max(n) = :each OR sum(n) >= :most, false) AS more
-    FROM (SELECT count(*) AS n FROM piece GROUP BY project_id) counted
+    FROM (SELECT sum(n) AS n FROM changed GROUP BY project_id) counted
 """)
 
 _PRUNE = {
