@@ -1,7 +1,6 @@
 """The fleet as it can be read: one agent, a page of them, their sums. What is not born yet is not shown."""
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -13,14 +12,12 @@ from orchestrator import access, cursors
 from orchestrator.errors import Invalid, Violation, no_agent
 from orchestrator.keys import Caller
 from orchestrator.lifecycle import Status
-from orchestrator.rows import first_id
+from orchestrator.rows import Rows, first_id
 
 DEEPEST_ROW = 10_000
 """Pages by number end here; the cursor goes on at constant cost."""
 
 TOTAL_AT_LEAST = 10_000
-
-Rows = Sequence[Row[Any]]
 
 AGENT = """
     SELECT a.*, t.name AS agent_type_name, t.slug AS agent_type_slug, p.name AS project_name, p.slug AS project_slug,

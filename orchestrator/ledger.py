@@ -138,14 +138,20 @@ _FOLD = text("""
         ))
         RETURNING e.*
     ), hours AS (
-        INSERT INTO usage_hours AS k (project_id, hour, model, agent_type_id, slot, entries, unpriced, tokens, cost)
+        INSERT INTO usage_hours AS k (project_id, hour, model, agent_type_id, slot, entries, unpriced, input_tokens,
+            output_tokens, cache_read_tokens, cache_write_tokens, tasks_completed, cost)
         SELECT f.project_id, date_trunc('hour', f.occurred_at, 'UTC'), coalesce(f.model, ''), a.agent_type_id, :slot,
             count(*), count(*) FILTER (WHERE f.cost IS NULL AND f.input_tokens + f.output_tokens > 0),
-            sum(f.input_tokens + f.output_tokens), coalesce(sum(f.cost), 0)
+            sum(f.input_tokens), sum(f.output_tokens), sum(f.cache_read_tokens), sum(f.cache_write_tokens),
+            sum(f.tasks_completed), coalesce(sum(f.cost), 0)
         FROM folded f JOIN agents a ON a.id = f.agent_id GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
         ON CONFLICT (project_id, hour, model, agent_type_id, slot) DO UPDATE SET
             entries = k.entries + excluded.entries, unpriced = k.unpriced + excluded.unpriced,
-            tokens = k.tokens + excluded.tokens, cost = k.cost + excluded.cost
+            input_tokens = k.input_tokens + excluded.input_tokens,
+            output_tokens = k.output_tokens + excluded.output_tokens,
+            cache_read_tokens = k.cache_read_tokens + excluded.cache_read_tokens,
+            cache_write_tokens = k.cache_write_tokens + excluded.cache_write_tokens,
+            tasks_completed = k.tasks_completed + excluded.tasks_completed, cost = k.cost + excluded.cost
     )
     SELECT agent_id, sum(tasks_completed)::bigint AS tasks_completed,
         sum(input_tokens + output_tokens) AS tokens_used, coalesce(sum(cost), 0) AS cost_incurred

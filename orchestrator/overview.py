@@ -14,9 +14,8 @@ from orchestrator.fleet import AGENT
 from orchestrator.keys import Caller
 from orchestrator.lifecycle import Status
 from orchestrator.pipeline import together
+from orchestrator.rows import Rows
 from orchestrator.states import State
-
-Rows = Sequence[Row[Any]]
 
 PROJECTS = 500
 """Projects that a page is about at most: the newest."""

@@ -1,4 +1,4 @@
-"""The rest of the read side, one statement each: commands, an agent's events, usage, and how the queue stands."""
+"""The rest of the read side, one statement each: commands, an agent's events, and how the queue stands."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -11,10 +11,9 @@ from orchestrator.claims import Marks
 from orchestrator.fleet import ONE_AGENT
 from orchestrator.keys import Caller
 from orchestrator.pipeline import together
+from orchestrator.rows import Rows
 from orchestrator.turns import BULK, URGENT
 from orchestrator.upkeep import COMMANDS_KEPT
-
-Rows = Sequence[Row[Any]]
 
 _OVERDUE = text(f"""
     SELECT bool_or(created_at < now() - interval '1 second') FROM (
@@ -52,32 +51,6 @@ _AGENT_EVENTS = text("""
     SELECT *, feed_position('0')::text AS era FROM events
     WHERE agent_id = :agent AND version > :version ORDER BY version LIMIT :limit
 """)
-GROUPS = {
-    "model": "u.model",
-    "agent": "u.agent_id::text",
-    "agent_type": "t.slug",
-    "hour": "to_char(date_trunc('hour', u.occurred_at), 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')",
-    "day": "to_char(date_trunc('day', u.occurred_at), 'YYYY-MM-DD')",
-}
-"""What usage can be grouped by, and the SQL of each group's name."""
-
-# Joined, and not looked up for the name: that would be once for each entry.
-_TYPES = "JOIN agents a ON a.id = u.agent_id JOIN agent_types t ON t.id = a.agent_type_id"
-
-_USAGE = {
-    name: text(f"""
-        SELECT {group} AS "group", count(*) AS entries, sum(u.input_tokens) AS input_tokens,
-            sum(u.output_tokens) AS output_tokens, sum(u.cache_read_tokens) AS cache_read_tokens,
-            sum(u.cache_write_tokens) AS cache_write_tokens, sum(u.input_tokens + u.output_tokens) AS tokens_used,
-            coalesce(sum(u.cost), 0) AS cost_incurred, sum(u.tasks_completed) AS tasks_completed
-        FROM usage_entries u {_TYPES if name == "agent_type" else ""}
-        WHERE u.project_id = :project AND u.folded
-            AND u.occurred_at >= coalesce(CAST(:since AS timestamptz), '-infinity')
-            AND u.occurred_at < coalesce(CAST(:until AS timestamptz), 'infinity')
-        GROUP BY 1 ORDER BY 1 NULLS FIRST
-    """)
-    for name, group in GROUPS.items()
-}
 _LATENCY = text("""
     SELECT coalesce(percentile_cont(0.5) WITHIN GROUP (ORDER BY took), 'NaN')::float AS p50,
         coalesce(percentile_cont(0.95) WITHIN GROUP (ORDER BY took), 'NaN')::float AS p95,
@@ -136,12 +109,6 @@ def agent_events(db: Connection, agent_id: UUID, after_version: int, limit: int)
     """The agent's history from the version after `after_version` on, oldest first; whether there is more."""
     rows = db.execute(_AGENT_EVENTS, {"agent": agent_id, "version": after_version, "limit": limit + 1}).all()
     return rows[:limit], len(rows) > limit
-
-
-def usage(db: Connection, project_id: UUID, group_by: str, since: Any, until: Any) -> Rows:
-    """The project's counted usage per group, as sums; `group_by` is a key of GROUPS."""
-    values = {"project": project_id, "since": since, "until": until}
-    return db.execute(_USAGE[group_by], values).all()
 
 
 def overdue(db: Connection, start: Marks) -> bool:

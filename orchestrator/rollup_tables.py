@@ -5,6 +5,13 @@ from sqlalchemy import BigInteger, Column, Index, Numeric, SmallInteger, Table, 
 from orchestrator.columns import MONEY, Xid8, metadata, time
 from orchestrator.lifecycle import Status
 
+TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
+USED = ("entries", "unpriced", *TOKENS, "tasks_completed", "cost")
+"""What is summed up of usage."""
+
+TOGETHER = -1
+"""The slot of an hour that is long over, in which all processes' have been summed up."""
+
 
 def _counts() -> list[Column[int]]:
     return [Column(status.value, BigInteger, nullable=False, server_default="0") for status in Status]
@@ -55,9 +62,10 @@ usage_hours = Table(
     Column("slot", SmallInteger, primary_key=True, autoincrement=False),
     Column("entries", BigInteger, nullable=False, server_default=text("0")),
     Column("unpriced", BigInteger, nullable=False, server_default=text("0")),
-    Column("tokens", Numeric(30, 0), nullable=False, server_default=text("0")),
+    *(Column(name, Numeric(30, 0), nullable=False, server_default=text("0")) for name in TOKENS),
+    Column("tasks_completed", Numeric(30, 0), nullable=False, server_default=text("0")),
     Column("cost", MONEY, nullable=False, server_default=text("0")),
-    Index("ix_usage_hours_hour", "hour"),
+    Index("ix_usage_hours_apart", "hour", postgresql_where=text(f"slot <> {TOGETHER}")),
 )
-"""What was used within an hour, by model ('' where none was named), counted together with the agents' own sums.
-`unpriced`: entries with tokens that named no cost."""
+"""What was used within an hour, by model ('' where none was named), counted together with the agents' own sums, in the
+slot of the process that counted it. `unpriced`: entries with tokens that named no cost."""

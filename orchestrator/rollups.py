@@ -4,23 +4,25 @@ Each project's feed is read on from where it was left, and the place is written 
 made of it. So an event counts once, whatever crashes, and what a crash left out is there as soon as a worker is.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from sqlalchemy import Connection, TextClause, text
 
 from orchestrator.feed import HORIZON
 from orchestrator.lifecycle import Status
+from orchestrator.rollup_tables import TOGETHER, USED
 
 EACH, MOST = 2_000, 10_000
 """Events of one project, and of all, that one statement reads."""
 
-KEPT = {"fleet_minutes": "8 days", "latency_minutes": "8 days", "usage_hours": "90 days"}
-"""How long each table's rows are kept: for as long as the pictures go back."""
+KEPT = "8 days"
+"""How long the rows of events are kept: for as long as the pictures go back. Those of usage stay: they are what is
+asked for of the ledger, which stays as well."""
 
 FINE = "25 hours"
-"""How long minutes are kept apart: longer than any picture goes back that has bins of less than an hour. After that
-they are summed up to hours, of which a week has few enough to be read for one picture."""
+"""How long minutes are kept apart, longer than any picture goes back that has bins of less than an hour, and what each
+process counted of usage. After that they are summed up, and few enough to be read for one picture or sum."""
 
 SLICE = 5_000
 """Rows of each kind that are deleted or summed up at a time."""
@@ -49,7 +51,7 @@ _MOVED = ", ".join(
 )
 _SUMS = ", ".join(f"sum({status})::bigint AS {status}" for status in Status)
 _ANY = " OR ".join(f"{status} <> 0" for status in Status)
-_RECENT = f"minute > now() - interval '{KEPT['fleet_minutes']}'"
+_RECENT = f"minute > now() - interval '{KEPT}'"
 _ADDED = _adding(Status)
 _BUCKET = f"width_bucket(1000 * date_part('epoch', {{}}), CAST(ARRAY{list(BOUNDS)} AS float[]))"
 
@@ -105,34 +107,40 @@ _ROLL = text(f"""
 _PRUNE = {
     table: text(f"""
         DELETE FROM {table} WHERE ctid = ANY(ARRAY(
-            SELECT ctid FROM {table} WHERE {column} < now() - interval '{KEPT[table]}' LIMIT :slice))
+            SELECT ctid FROM {table} WHERE minute < now() - interval '{KEPT}' LIMIT :slice))
     """)
-    for table, column in (("fleet_minutes", "minute"), ("latency_minutes", "minute"), ("usage_hours", "hour"))
+    for table in ("fleet_minutes", "latency_minutes")
 }
 
-_KEYS = {"fleet_minutes": ("project_id",), "latency_minutes": ("project_id", "bucket")}
-_SUMMED: Mapping[str, Sequence[str]] = {"fleet_minutes": tuple(Status), "latency_minutes": PARTS}
 
-
-def _coarsening(table: str) -> TextClause:
-    keys, hour = ", ".join(_KEYS[table]), "date_trunc('hour', minute, 'UTC')"
-    sums = ", ".join(f"sum({name})" for name in _SUMMED[table])
+def _summing_up(table: str, time: str, keys: Sequence[str], into: tuple[str, str], sums: Sequence[str]) -> TextClause:
+    """Old rows of `table` whose column is not yet what it is to be (`into`), summed up to one that is."""
+    column, value = into
+    key, amounts = ", ".join((*keys, column)), ", ".join(sums)
     return text(f"""
         WITH old AS (
             DELETE FROM {table} WHERE ctid = ANY(ARRAY(
                 SELECT ctid FROM {table}
-                WHERE minute < date_trunc('hour', now() - interval '{FINE}', 'UTC') AND minute <> {hour} LIMIT :slice))
-            RETURNING *
+                WHERE {time} < date_trunc('hour', now() - interval '{FINE}', 'UTC') AND {column} <> {value}
+                LIMIT :slice FOR UPDATE SKIP LOCKED)) -- late usage is counted hour by hour: neither waits for the other
+            RETURNING {", ".join(keys)}, {value} AS {column}, {amounts}
         ), summed AS (
-            INSERT INTO {table} AS k ({keys}, minute, {", ".join(_SUMMED[table])})
-            SELECT {keys}, {hour}, {sums} FROM old GROUP BY {keys}, {hour}
-            ON CONFLICT ({keys}, minute) DO UPDATE SET {_adding(_SUMMED[table])}
+            INSERT INTO {table} AS k ({key}, {amounts})
+            SELECT {key}, {", ".join(f"sum({name})" for name in sums)} FROM old GROUP BY {key}
+            ON CONFLICT ({key}) DO UPDATE SET {_adding(sums)}
         )
         SELECT count(*) FROM old
     """)
 
 
-_COARSEN = {table: _coarsening(table) for table in _KEYS}
+_HOUR = ("minute", "date_trunc('hour', minute, 'UTC')")
+_SUM_UP = {
+    "fleet_minutes": _summing_up("fleet_minutes", "minute", ["project_id"], _HOUR, tuple(Status)),
+    "latency_minutes": _summing_up("latency_minutes", "minute", ["project_id", "bucket"], _HOUR, PARTS),
+    "usage_hours": _summing_up(
+        "usage_hours", "hour", ["project_id", "hour", "model", "agent_type_id"], ("slot", str(TOGETHER)), USED
+    ),
+}
 
 
 class Rolled(NamedTuple):
@@ -156,11 +164,11 @@ def prune(db: Connection) -> dict[str, int]:
     return {table: db.execute(statement, {"slice": SLICE}).rowcount for table, statement in _PRUNE.items()}
 
 
-def coarsen(db: Connection) -> dict[str, int]:
-    """Sum a slice of old minutes up to hours, which are rows of the same tables; how many rows of each. Nothing where a
-    roll-up is under way, which may be about to add to one of them."""
+def sum_up(db: Connection) -> dict[str, int]:
+    """Sum up a slice of what is old and still apart, in rows of the same tables: minutes to hours, and what several
+    processes counted; how many rows of each. Nothing where a roll-up is under way, which may be about to add to one."""
     free = db.execute(_LOCK).scalar_one()
     return {
-        f"{table}_to_hours": db.execute(statement, {"slice": SLICE}).scalar_one() if free else 0
-        for table, statement in _COARSEN.items()
+        f"{table}_summed_up": db.execute(statement, {"slice": SLICE}).scalar_one() if free else 0
+        for table, statement in _SUM_UP.items()
     }

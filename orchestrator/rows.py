@@ -6,6 +6,10 @@ from uuid import UUID
 
 from psycopg.types.json import Json, Jsonb
 from pydantic_core import to_json
+from sqlalchemy import Row
+
+Rows = Sequence[Row[Any]]
+"""What a statement returns."""
 
 NEW_ID = """
     CAST(encode(set_bit(set_bit(overlay(uuid_send(gen_random_uuid())

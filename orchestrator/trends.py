@@ -6,12 +6,11 @@ from itertools import groupby
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, text
 
 from orchestrator.lifecycle import Status
 from orchestrator.rollups import BOUNDS, PARTS
-
-Rows = Sequence[Row[Any]]
+from orchestrator.rows import Rows
 
 QUANTILES = (0.5, 0.95, 0.99)
 
@@ -49,7 +48,8 @@ _LATENCY = text(f"""
     GROUP BY 1, 2 ORDER BY 1, 2
 """)
 _COST = text(f"""
-    SELECT date_bin(make_interval(secs => :step), hour, 'epoch') AS start, sum(cost) AS cost, sum(tokens) AS tokens
+    SELECT date_bin(make_interval(secs => :step), hour, 'epoch') AS start, sum(cost) AS cost,
+        sum(input_tokens + output_tokens) AS tokens
     FROM usage_hours WHERE hour >= :since AND hour <= :until AND {_MINE} GROUP BY 1 ORDER BY 1
 """)
 _GROUPS = {
@@ -61,7 +61,8 @@ _GROUPS = {
 
 _COST_BY = {
     group: text(f"""
-        SELECT {name} AS name, sum(cost) AS cost, sum(tokens) AS tokens, sum(entries)::bigint AS entries
+        SELECT {name} AS name, sum(cost) AS cost, sum(input_tokens + output_tokens) AS tokens,
+            sum(entries)::bigint AS entries
         FROM usage_hours u WHERE hour >= :since AND hour <= :until AND {_MINE}
         GROUP BY u.{column} ORDER BY cost DESC, tokens DESC, u.{column} LIMIT :limit
     """)

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, text
 
 from orchestrator.lease_tables import LOST_AT
 from orchestrator.lifecycle import Status, edges
+from orchestrator.rollup_tables import TOKENS, USED
 from orchestrator.rows import ids
 
 NOW = "coalesce(CAST(:at AS timestamptz), now())"
@@ -157,13 +158,29 @@ INVARIANTS: dict[str, tuple[str, str]] = {
                SELECT agent_id, xid, lag(xid) OVER (PARTITION BY agent_id ORDER BY version) AS previous FROM events
            ) told WHERE xid < previous""",
     ),
+    "I15": (
+        "what was used within an hour equals the counted entries of that hour",
+        f"""SELECT project_id FROM (
+               SELECT project_id, hour, model, agent_type_id, {", ".join(f"sum({name}) AS {name}" for name in USED)}
+               FROM usage_hours GROUP BY project_id, hour, model, agent_type_id
+           ) k FULL JOIN (
+               SELECT u.project_id, date_trunc('hour', u.occurred_at, 'UTC') AS hour, coalesce(u.model, '') AS model,
+                   a.agent_type_id, count(*) AS entries,
+                   count(*) FILTER (WHERE u.cost IS NULL AND u.input_tokens + u.output_tokens > 0) AS unpriced,
+                   {", ".join(f"sum(u.{name}) AS {name}" for name in (*TOKENS, "tasks_completed"))},
+                   coalesce(sum(u.cost), 0) AS cost
+               FROM usage_entries u JOIN agents a ON a.id = u.agent_id WHERE u.folded GROUP BY 1, 2, 3, 4
+           ) u USING (project_id, hour, model, agent_type_id)
+           WHERE {" OR ".join(f"k.{name} IS DISTINCT FROM u.{name}" for name in USED)}""",
+    ),
 }
 
 OF_A_PROJECT = {"I8b"}
 """What is said of a project as a whole."""
 
-OF_ITS_AGENTS = INVARIANTS.keys() - OF_A_PROJECT - {"I1", "I10", "I13"}
-"""What can be said of some agents at any time: I1 and I13 say that workers are not behind, and I10 is about keys."""
+OF_ITS_AGENTS = INVARIANTS.keys() - OF_A_PROJECT - {"I1", "I10", "I13", "I15"}
+"""What can be said of some agents at any time: I1 and I13 say that workers are not behind, I10 is about keys, and I15
+about all of a project's agents."""
 
 _ONE_SNAPSHOT = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
 

@@ -381,18 +381,27 @@ def test_a_restore_that_is_killed_before_its_end_leaves_nothing_that_looks_ready
     assert "is not empty" in refused("restore", str(file), ORCH_DATABASE_URL=empty)
 
 
-def test_an_older_backup_is_migrated(quiet: Project, alone: str, empty: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("revision", ["0005", "0012"])
+def test_an_older_backup_is_migrated_with_its_sums(
+    quiet: Project, alone: str, empty: str, tmp_path: Path, revision: str
+) -> None:
     agent = quiet.born(name="old")
+    used = [{"report_id": str(n), "output_tokens": 5, "cost": "0.25", "model": "large"} for n in range(3)]
+    quiet.api.post(f"{quiet.agent(agent)}/usage", {"entries": used})
+    settle()
+    sums = quiet.api.get(f"{quiet.path}/usage").json
     with begin(Guard.TOOL) as db:
         config = bootstrap.alembic_config()
         config.attributes["connection"] = db
-        command.downgrade(config, "0005")
+        command.downgrade(config, revision)
 
     restored(empty, backed_up(alone, tmp_path / "b"))
 
     with inside(empty), begin() as db:
         assert revisions.current(db) == revisions.head()
         assert quiet.api.get(quiet.agent(agent)).json["name"] == "old"  # type: ignore[index]
+        assert quiet.api.get(f"{quiet.path}/usage").json == sums
+    assert [group["cost_incurred"] for group in sums["data"]] == ["0.75"]  # type: ignore[index]
 
 
 def test_a_newer_backup_is_refused(quiet: Project, alone: str, empty: str, tmp_path: Path) -> None:

@@ -35,6 +35,10 @@ LIVES = """
         INSERT INTO usage_entries (agent_id, report_id, project_id, fingerprint, occurred_at, input_tokens,
             output_tokens, cache_read_tokens, cache_write_tokens, tasks_completed, folded)
         SELECT id, n, :project, '', now(), 0, 0, 0, 0, 1, true FROM born CROSS JOIN generate_series(1, :each) n
+    ), hour AS (
+        INSERT INTO usage_hours (project_id, hour, model, agent_type_id, slot, entries, tasks_completed)
+        VALUES (:project, date_trunc('hour', now(), 'UTC'), '', :type, 1, CAST(:agents AS bigint) * :each,
+            CAST(:agents AS bigint) * :each)
     ), counted AS (
         INSERT INTO project_counters (project_id, slot, idle, tasks_completed)
         VALUES (:project, 1, :agents, CAST(:agents AS bigint) * :each)

@@ -141,7 +141,7 @@ class Fleet(RuleBasedStateMachine):
 
     def __init__(self, project: Project) -> None:
         super().__init__()
-        sql("TRUNCATE agents, commands, events, usage_entries, project_counters, issues")
+        sql("TRUNCATE agents, commands, events, usage_entries, usage_hours, project_counters, issues")
         self.project = project
         self.fleet: dict[str, Agent] = {}
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -10,7 +11,7 @@ import pytest
 from sqlalchemy import event
 
 from bench.world import Fleet, fleet, tidy
-from orchestrator import bulk, claims, feed, matching, pipeline, queries, timers
+from orchestrator import bulk, claims, feed, matching, pipeline, queries, timers, usage
 from orchestrator import fleet as agents
 from orchestrator.accept import accept
 from orchestrator.db import Guard, autocommit, begin, engine
@@ -32,7 +33,8 @@ HISTORY = """
 LEDGER = """
     INSERT INTO usage_entries (agent_id, report_id, project_id, fingerprint, occurred_at, input_tokens, output_tokens,
         cache_read_tokens, cache_write_tokens, tasks_completed, folded)
-    SELECT id, 'old', project_id, '', now(), 1, 1, 0, 0, 0, true FROM agents
+    SELECT id, 'old', project_id, '', now() - row_number() OVER () * interval '2 minutes', 1, 1, 0, 0, 0, true
+    FROM agents
 """
 OTHERS = """
     UPDATE agents SET status = 'working' WHERE id IN (SELECT id FROM agents ORDER BY id LIMIT 20)
@@ -177,13 +179,19 @@ def test_a_page_is_found_in_indexes_alone(large: Fleet, monkeypatch: pytest.Monk
     )
 
 
-def test_usage_by_type_looks_up_no_type_for_each_entry(large: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("group", ["model", "agent_type", "hour", "day"])
+def test_usage_is_summed_from_few_entries_of_the_ledger(
+    large: Fleet, monkeypatch: pytest.MonkeyPatch, group: str
+) -> None:
+    half = datetime.now(UTC).replace(minute=30)
     with recorded(monkeypatch, Guard.DOOR) as found, autocommit() as db:
-        (types,) = queries.usage(db, large.project_id, "agent_type", None, None)
+        for since, until in ((None, None), (half - timedelta(days=20), half - timedelta(days=2)), (half, None)):
+            usage.by(db, large.project_id, group, since, until)
 
-    assert types.group == large.type_slug
-    assert types.entries >= MANY
-    assert [node for call in found for node in plan(*call, Guard.DOOR) if "Subplan Name" in node] == []
+    reads = [node for call in found for node in plan(*call, Guard.DOOR) if node.get("Relation Name") == "usage_entries"]
+    assert len(reads) == 6
+    assert {node["Node Type"] for node in reads} <= {"Index Scan", "Bitmap Heap Scan"}
+    assert max(node["Plan Rows"] for node in reads) < 200
 
 
 def test_so_does_a_batch_of_the_drain(large: Fleet, caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:

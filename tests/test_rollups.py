@@ -273,10 +273,10 @@ def test_what_no_picture_shows_by_the_minute_is_summed_up_to_hours_and_all_pictu
 
     assert pictures(quiet, windows) == before
     for table, rows in (("fleet_minutes", 1_000), ("latency_minutes", 1_000)):
-        assert done[f"{table}_to_hours"] > rows
+        assert done[f"{table}_summed_up"] > rows
         [left] = sql(f"SELECT count(*) AS n FROM {table} WHERE minute < now() - interval '26 h'")
         assert 0 < left.n <= 4 * 7 * 24
-    assert tasks.prune()["latency_minutes_to_hours"] == 0
+    assert tasks.prune()["latency_minutes_summed_up"] == 0
 
 
 def pictures(project: Project, windows: Sequence[Window]) -> list[Any]:

@@ -1,5 +1,6 @@
 """Usage: each entry counted once, whatever its agent's status, and sums that equal the counters to the last digit."""
 
+import random
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -11,10 +12,11 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from orchestrator import claims, ledger
+from orchestrator import claims, ledger, usage
 from orchestrator import drain as drains
-from orchestrator.db import Guard, begin
+from orchestrator.db import Guard, autocommit, begin
 from orchestrator.ledger import FOLD_PER_AGENT, AgentEntry
+from orchestrator.rollup_tables import TOGETHER
 from tests.stage import (
     WAIT,
     Project,
@@ -32,8 +34,12 @@ from tests.stage import (
 from tests.surface import send
 from tests.wire import Gunicorn
 from web.waiters import waiters
+from workers import tasks
 
 NOW = datetime.now(UTC)
+
+BY_THE_HOUR = ("model", "agent_type", "hour", "day")
+"""Groups that are summed up in the roll-up."""
 
 WHOLE = {
     "report_id": "whole",
@@ -304,13 +310,13 @@ def test_an_hour_can_hold_more_tokens_than_a_long_number(quiet: Project) -> None
     agent = quiet.born()
     assert report(quiet, agent, WHOLE).status_code == 202
     drain()
-    sql("UPDATE usage_hours SET tokens = :most", most=2**63 - 1)
+    sql("UPDATE usage_hours SET input_tokens = :most", most=2**63 - 1)
 
     assert report(quiet, agent, WHOLE | {"report_id": "the next"}).status_code == 202
     drain()
 
     assert counted(quiet, agent)[0] == 240
-    assert [row.tokens for row in sql("SELECT tokens FROM usage_hours")] == [2**63 + 119]
+    assert [row.input_tokens for row in sql("SELECT input_tokens FROM usage_hours")] == [2**63 + 99]
 
 
 def test_usage_before_birth_is_counted_after_it(project: Project) -> None:
@@ -470,6 +476,46 @@ def test_a_refused_report_leaves_its_key_free(quiet: Project) -> None:
     taken = report(quiet, agent, {"report_id": "1"}, Idempotency_Key=key)
 
     assert (refused.status_code, taken.status_code) == (422, 202)
+
+
+def test_sums_of_any_time_are_those_of_its_entries_and_stay_so_once_hours_are_summed_up(quiet: Project) -> None:
+    rng = random.Random(1)  # noqa: S311  # the same each time
+    other = quiet.api.post("agent-types", {"name": "Other"}).json["id"]
+    agents = [quiet.born(), quiet.born(agent_type_id=other)]
+    hour = NOW.replace(minute=0, second=0, microsecond=0) - timedelta(days=3)
+    places = [hour, hour + timedelta(minutes=60), hour + timedelta(microseconds=1), hour - timedelta(microseconds=1)]
+    places += [hour + timedelta(minutes=rng.uniform(-150, 150)) for _ in range(40)]
+    entries = [
+        {
+            "report_id": str(number),
+            "occurred_at": at.isoformat(),
+            "model": rng.choice(["large", "small", None]),
+            "cost": rng.choice([None, f"0.{rng.randrange(10**9):010}"]),
+            **{f"{kind}_tokens": rng.randrange(100) for kind in ("input", "output", "cache_read", "cache_write")},
+        }
+        for number, at in enumerate(places)
+    ]
+
+    def compare() -> None:
+        for since, until in ((None, None), *((rng.choice(places), rng.choice(places)) for _ in range(60))):
+            with autocommit() as db:
+                found = [usage.by(db, UUID(quiet.id), group, since, until) for group in ("agent", *BY_THE_HOUR)]
+            by_agent, *others = ([sum(amounts) for amounts in list(zip(*rows, strict=True))[1:]] for rows in found)
+            assert others == [by_agent] * len(others), (since, until)
+
+    report(quiet, agents[0], *entries[::2])
+    settle()
+    compare()
+    assert tasks.prune()["usage_hours_summed_up"] > 0
+    report(quiet, agents[1], *entries[1::2])  # late
+    settle()
+    compare()
+    assert violations() == {}
+    assert tasks.prune()["usage_hours_summed_up"] > 0
+    compare()
+    assert violations() == {}
+    assert {row.slot for row in sql("SELECT slot FROM usage_hours")} == {TOGETHER}
+    assert tasks.prune()["usage_hours_summed_up"] == 0
 
 
 @pytest.fixture

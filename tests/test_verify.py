@@ -45,6 +45,7 @@ FALSIFIED = {
             '{"commands": [], "mode": "drain", "deadline": null, "reason": null}' WHERE status = 'paused'
     """,
     "I14": "UPDATE events SET xid = feed_position(pg_current_xact_id()) WHERE verb = 'spawn'",
+    "I15": "UPDATE usage_hours SET cache_read_tokens = cache_read_tokens + 1",
     "I10": "UPDATE requests SET command_id = gen_random_uuid()",
 }
 """What a hand without the right to it might write, and which invariant must notice."""

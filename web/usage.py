@@ -7,6 +7,7 @@ from flask import Response, g
 from flask_openapi3 import APIBlueprint, Tag
 
 from orchestrator import access, idempotency, ledger, queries
+from orchestrator import usage as sums
 from orchestrator.db import autocommit, begin
 from orchestrator.errors import no_agent
 from orchestrator.idempotency import Once
@@ -46,7 +47,7 @@ def get_usage(path: params.ProjectPath, query: params.UsageQuery) -> Response:
     """Counted usage, summed by model, agent, type, hour or day."""
     with autocommit() as db:
         access.enter(db, g.caller, path.project_id)
-        rows = queries.usage(db, path.project_id, query.group_by, query.since, query.until)
+        rows = sums.by(db, path.project_id, query.group_by, query.since, query.until)
     return answers.reply(schemas.UsageReport.model_validate({"data": rows}))
 
 

@@ -55,11 +55,11 @@ def canary(**_: Any) -> dict[str, bool]:
 @app.task(name="orchestrator.prune")
 def prune(**_: Any) -> dict[str, int]:
     """Delete closed commands after 30 days, idempotency keys after two, the tokens of former leases after one; and of
-    the roll-ups what is older than their pictures. Sum up to hours what they no longer show by the minute."""
+    the roll-ups what is older than their pictures. Sum up what they no longer show by the minute."""
     deleted: Counter[str] = Counter()
     for _slice in range(SLICES):
         with begin(Guard.DRAIN) as db:
-            gone = upkeep.prune(db) | rollups.prune(db) | rollups.coarsen(db)
+            gone = upkeep.prune(db) | rollups.prune(db) | rollups.sum_up(db)
         deleted.update(gone)
         if not any(gone.values()):
             break
