@@ -59,17 +59,19 @@ _NAMESAKES = text("""
 """)
 
 _ACCEPT = text(f"""
-    WITH {turns.FIRST_TURN}, batch AS (
-        INSERT INTO batches (id, project_id, actor_id, total, end_turn)
-        SELECT :batch, :project, :user, :total, first.turn + :total / {turns.PER_TURN} FROM first
+    WITH {turns.FIRST_TURN}, command AS (
+        INSERT INTO commands (id, project_id, agent_id, batch_id, lane, turn, verb, payload, reason, actor_id)
+        SELECT g.id, :project, g.agent_id, :batch, {turns.BULK}, first.turn + (g.place - 1) / {turns.PER_TURN}, g.verb,
+            g.payload, g.reason, :user
+        FROM first CROSS JOIN unnest(CAST(:id AS uuid[]), CAST(:agent_id AS uuid[]), CAST(:verb AS text[]),
+            CAST(:payload AS jsonb[]), CAST(:reason AS text[]))
+            WITH ORDINALITY AS g (id, agent_id, verb, payload, reason, place)
+        ORDER BY g.place
+        RETURNING seq
     )
-    INSERT INTO commands (id, project_id, agent_id, batch_id, lane, turn, verb, payload, reason, actor_id)
-    SELECT g.id, :project, g.agent_id, :batch, {turns.BULK}, first.turn + (g.place - 1) / {turns.PER_TURN}, g.verb,
-        g.payload, g.reason, :user
-    FROM first CROSS JOIN unnest(CAST(:id AS uuid[]), CAST(:agent_id AS uuid[]), CAST(:verb AS text[]),
-        CAST(:payload AS jsonb[]), CAST(:reason AS text[]))
-        WITH ORDINALITY AS g (id, agent_id, verb, payload, reason, place)
-    ORDER BY g.place
+    INSERT INTO batches (id, project_id, actor_id, total, end_turn, first_seq, last_seq)
+    SELECT :batch, :project, :user, :total, first.turn + :total / {turns.PER_TURN}, sent.first, sent.last
+    FROM first CROSS JOIN (SELECT min(seq) AS first, max(seq) AS last FROM command) sent
 """)
 _UNBORN = text("""
     INSERT INTO agents (id, project_id, agent_type_id, name, current_task, short_term_memory, long_term_memory_ref,

@@ -12,7 +12,7 @@ from orchestrator import access, cursors
 from orchestrator.errors import Invalid, Violation, no_agent
 from orchestrator.keys import Caller
 from orchestrator.lifecycle import Status
-from orchestrator.rows import Rows, first_id
+from orchestrator.rows import Rows
 
 DEEPEST_ROW = 10_000
 """Pages by number end here; the cursor goes on at constant cost."""
@@ -49,12 +49,11 @@ _OF_TYPE = """agent_type_id = (
     SELECT id FROM agent_types WHERE slug = :type OR id::text = lower(:type)
     ORDER BY id::text <> lower(:type) LIMIT 1)"""
 
-# By their ids, which begin with the time: an index of what was applied of each batch would cost every command an entry.
-# The statement that sends a batch takes a minute at most; the rest is for a web host's clock.
-_OF_BATCH = f"""id IN (
-    SELECT c.agent_id FROM batches b JOIN commands c ON c.batch_id = b.id AND c.state = 'applied'
-        AND c.id >= {first_id("b.created_at - interval '1 minute'")}
-        AND c.id < {first_id("b.created_at + interval '2 minutes'")}
+# Among the project's commands from the first to the last of the batch, next to all of which are of it: an index of what
+# was applied of each batch would cost every command an entry.
+_OF_BATCH = """id IN (
+    SELECT c.agent_id FROM batches b JOIN commands c ON c.project_id = b.project_id AND c.batch_id = b.id
+        AND c.seq BETWEEN b.first_seq AND b.last_seq AND c.state = 'applied'
     WHERE b.id = :of_batch AND b.project_id = :project)"""
 
 

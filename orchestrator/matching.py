@@ -96,17 +96,19 @@ _ACCEPT = f"""
         SELECT id, row_number() OVER (ORDER BY created_at, id) AS place FROM ({_MATCHED}) living
     ), found AS (
         SELECT count(*) AS n, count(*) = coalesce(CAST(:expected AS bigint), count(*)) AS as_expected FROM matched
-    ), batch AS (
-        INSERT INTO batches (id, project_id, actor_id, verb, filter, reason, total, end_turn)
-        SELECT :batch, :project, :user, :verb, :filter, :reason, n, first.turn + n / {turns.PER_TURN}
-        FROM first CROSS JOIN found WHERE as_expected
     ), command AS (
         INSERT INTO commands (id, project_id, agent_id, batch_id, lane, turn, verb, payload, reason, actor_id)
         SELECT {NEW_ID}, :project, matched.id, :batch, {turns.BULK}, first.turn + (place - 1) / {turns.PER_TURN}, :verb,
             :payload, :reason, :user
         FROM matched CROSS JOIN first CROSS JOIN found WHERE as_expected
         ORDER BY place
-        {{returning}}
+        RETURNING agent_id, project_id, seq
+    ), batch AS (
+        INSERT INTO batches (id, project_id, actor_id, verb, filter, reason, total, end_turn, first_seq, last_seq)
+        SELECT :batch, :project, :user, :verb, :filter, :reason, n, first.turn + n / {turns.PER_TURN}, sent.first,
+            sent.last
+        FROM first CROSS JOIN found CROSS JOIN (SELECT min(seq) AS first, max(seq) AS last FROM command) sent
+        WHERE as_expected
     ){{fence}}
     SELECT n, as_expected FROM found
 """
@@ -155,8 +157,7 @@ def accept_matching(
 
 
 def _statement(wanted: Filter, fences: bool) -> Any:
-    returning, fence = ("RETURNING agent_id, project_id", "," + fencing("command")) if fences else ("", "")
-    return text(_ACCEPT.format(more=_more(wanted), returning=returning, fence=fence))
+    return text(_ACCEPT.format(more=_more(wanted), fence="," + fencing("command") if fences else ""))
 
 
 def _more(wanted: Filter) -> str:

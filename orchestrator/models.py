@@ -190,7 +190,7 @@ commands = Table(
         "state",
         postgresql_where=text("batch_id IS NOT NULL AND state <> 'applied'"),
     ),
-    Index("ix_commands_failed", "project_id", "seq", postgresql_where=text("state IN ('rejected', 'dead')")),
+    Index("ix_commands_unapplied", "project_id", "seq", postgresql_where=text("state NOT IN ('queued', 'applied')")),
     Index("ix_commands_cause", "cause", unique=True, postgresql_where=text("cause IS NOT NULL")),
     Index("ix_commands_closed_at", "closed_at", postgresql_using="brin", postgresql_with={"autosummarize": "on"}),
     postgresql_with={"fillfactor": "80"},
@@ -207,8 +207,8 @@ batches = Table(
     Column("total", BigInteger, nullable=False),
     created(),
     Column("actor_id", Uuid, nullable=False),
-    Column("end_turn", Double, nullable=False),
-    Index("ix_batches_end_turn", "end_turn"),
+    Column("end_turn", Double, nullable=False, index=True),
+    *(Column(name, BigInteger) for name in ("first_seq", "last_seq")),
     Index("ix_batches_project", "project_id", "end_turn"),
 )
 

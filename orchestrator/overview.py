@@ -14,8 +14,8 @@ from orchestrator.fleet import AGENT
 from orchestrator.keys import Caller
 from orchestrator.lifecycle import Status
 from orchestrator.pipeline import together
+from orchestrator.queries import narrowed
 from orchestrator.rows import Rows
-from orchestrator.states import State
 
 PROJECTS = 500
 """Projects that a page is about at most: the newest."""
@@ -180,14 +180,8 @@ def commands(
     db: Connection, projects: Sequence[UUID], wanted: dict[str, Any], cursor: str | None, limit: int
 ) -> tuple[Rows, str | None]:
     """The newest commands of these projects; `wanted`: any of state (one of State), verb, agent_id, batch_id and id."""
-    conditions = [f"{name} = :{name}" for name in wanted if name != "state"]
-    if "state" in wanted:  # in so many words: what failed has an index of its own
-        conditions.append(f"state = '{State(wanted['state'])}'")
-    values = wanted | {"projects": list(projects), "limit": limit + 1}
-    if cursor is not None:
-        conditions.append("seq < :seq")
-        values["seq"] = cursors.decode(cursor, cursors.natural)[0]
-    more = "".join(f" AND {condition}" for condition in conditions)
+    more, values = narrowed(wanted, cursor)
+    values |= {"projects": list(projects), "limit": limit + 1}
     rows = db.execute(text(_COMMANDS.format(more=more)), values).all()
     return rows[:limit], cursors.encode(rows[limit - 1].seq) if len(rows) > limit else None
 

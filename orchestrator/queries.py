@@ -12,6 +12,7 @@ from orchestrator.fleet import ONE_AGENT
 from orchestrator.keys import Caller
 from orchestrator.pipeline import together
 from orchestrator.rows import Rows
+from orchestrator.states import State
 from orchestrator.turns import BULK, URGENT
 from orchestrator.upkeep import COMMANDS_KEPT
 
@@ -51,6 +52,10 @@ _AGENT_EVENTS = text("""
     SELECT *, feed_position('0')::text AS era FROM events
     WHERE agent_id = :agent AND version > :version ORDER BY version LIMIT :limit
 """)
+# Else all that is newer would be looked through. A batch may have been deleted before its last commands.
+_AMONG_ITS_BATCH = f"""
+    seq BETWEEN coalesce((SELECT first_seq FROM batches WHERE id = :batch_id), 0)
+    AND coalesce((SELECT last_seq FROM batches WHERE id = :batch_id), {2**63 - 1})"""
 _LATENCY = text("""
     SELECT coalesce(percentile_cont(0.5) WITHIN GROUP (ORDER BY took), 'NaN')::float AS p50,
         coalesce(percentile_cont(0.95) WITHIN GROUP (ORDER BY took), 'NaN')::float AS p95,
@@ -77,15 +82,25 @@ def commands(
 ) -> tuple[Rows, str | None]:
     """The project's commands, newest first, and the cursor of the next page. `wanted`: any of state, verb, agent_id and
     batch_id."""
-    conditions = ["project_id = :project", *(f"{name} = :{name}" for name in wanted)]
-    values = wanted | {"project": project_id, "limit": limit + 1}
+    more, values = narrowed(wanted, cursor)
+    statement = text(f"SELECT * FROM commands WHERE project_id = :project{more} ORDER BY seq DESC LIMIT :limit")
+    rows = db.execute(statement, values | {"project": project_id, "limit": limit + 1}).all()
+    return rows[:limit], cursors.encode(rows[limit - 1].seq) if len(rows) > limit else None
+
+
+def narrowed(wanted: dict[str, Any], cursor: str | None) -> tuple[str, dict[str, Any]]:
+    """What narrows a search among commands to those wanted and older than the cursor: its SQL, each condition after an
+    AND, and its values. `wanted` has values by the columns' names."""
+    values = dict(wanted)
+    conditions = [f"{name} = :{name}" for name in wanted if name != "state"]
+    if "state" in wanted:  # in so many words: what failed has an index of its own
+        conditions.append(f"state = '{State(wanted['state'])}'")
+    if "batch_id" in wanted:
+        conditions.append(_AMONG_ITS_BATCH)
     if cursor is not None:
         conditions.append("seq < :seq")
         values["seq"] = cursors.decode(cursor, cursors.natural)[0]
-    rows = db.execute(
-        text(f"SELECT * FROM commands WHERE {' AND '.join(conditions)} ORDER BY seq DESC LIMIT :limit"), values
-    ).all()
-    return rows[:limit], cursors.encode(rows[limit - 1].seq) if len(rows) > limit else None
+    return "".join(f" AND {condition}" for condition in conditions), values
 
 
 def outcome(db: Connection, caller: Caller, command: Row[Any]) -> tuple[Any, Any | None]:

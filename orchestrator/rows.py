@@ -18,11 +18,6 @@ NEW_ID = """
 """A new UUIDv7, as SQL: milliseconds, version, chance (RFC 9562, 5.7). PostgreSQL 17 has no function for it yet."""
 
 
-def first_id(at: str) -> str:
-    """The least UUIDv7 of that moment, as SQL; `at` is an SQL timestamp."""
-    return f"CAST(lpad(to_hex(CAST(extract(epoch FROM {at}) * 1000 AS bigint)), 12, '0') || repeat('0', 20) AS uuid)"
-
-
 def columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """The rows turned by 90 degrees: one list per name. All rows have the same names; there is at least one."""
     return {name: [row[name] for row in rows] for name in rows[0]}

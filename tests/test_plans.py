@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, text
 
 from bench.world import Fleet, fleet, tidy
 from orchestrator import bulk, claims, feed, matching, pipeline, queries, timers, usage
@@ -137,6 +137,10 @@ READS: dict[str, Work] = {
     "the events of some projects": lambda db, _, f, __: feed.read(db, feed.Scope((f.project_id, uuid4())), None, 20),
     "everybody's events": lambda db, _, __, ___: feed.read(db, feed.Scope(), None, 20),
     "commands": lambda db, _, f, __: queries.commands(db, f.project_id, {}, None, 20),
+    "commands of a state that none is in": lambda db, _, f, __: queries.commands(
+        db, f.project_id, {"state": "cancelled"}, None, 20
+    ),
+    "commands of a batch": lambda db, _, f, __: queries.commands(db, f.project_id, {"batch_id": uuid4()}, None, 20),
     "an agent's commands": lambda db, _, f, a: queries.commands(db, f.project_id, {"agent_id": a}, None, 20),
     "a batch's progress": lambda db, _, f, __: queries.batch(db, f.project_id, uuid4()),
     "whether anything waits too long": lambda db, _, __, ___: queries.overdue(db, claims.FRONT),
@@ -177,6 +181,34 @@ def test_a_page_is_found_in_indexes_alone(large: Fleet, monkeypatch: pytest.Monk
         max(node["Plan Rows"] for call in found for node in plan(*call, Guard.DOOR) if node["Node Type"] == "Sort")
         < 500
     )
+
+
+def test_what_is_of_an_old_batch_is_found_without_a_look_at_what_is_newer(
+    large: Fleet, caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with begin() as db:
+        items = [{"verb": "pause", "agent_id": str(id_)} for id_ in large.agents(5)]
+        batch = UUID(bulk.accept_list(db, caller, large.project_id, items).batch_id)
+        db.execute(text("UPDATE commands SET state = 'applied', closed_at = now() WHERE batch_id = :b"), {"b": batch})
+        db.execute(text(HISTORY))
+        with recorded(monkeypatch, Guard.DOOR) as found:
+            listed, _ = queries.commands(db, large.project_id, {"batch_id": batch}, None, 20)
+            number = matching.count(db, large.project_id, Filter(batch=batch))
+        looked_at = [seen(db, *call, table="commands") for call in found]
+        db.rollback()
+
+    assert (len(listed), number) == (5, 5)
+    assert len(looked_at) == 2
+    assert max(looked_at) < 20
+
+
+def seen(db: Any, statement: str, values: Any, table: str) -> float:
+    """How many rows of a table the database looks at for a statement."""
+    cursor = db.connection.driver_connection.cursor()
+    (told,) = cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", values).fetchone()[0]
+    scans = [node for node in nodes(told["Plan"]) if node.get("Relation Name") == table]
+    assert scans
+    return sum((node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"] for node in scans)
 
 
 @pytest.mark.parametrize("group", ["model", "agent_type", "hour", "day"])
