@@ -69,5 +69,5 @@ BUGS: dict[str, Bug] = {
     "strangers are let in": Bug(
         {"orchestrator.fleet": rewritten("ONE_AGENT", (":superuser OR", "true OR :superuser OR"))}, "tenancy"
     ),
-    "a look fails": Bug({"orchestrator.fleet": wrapped("metrics", _break_down)}, "broken"),
+    "a look fails": Bug({"orchestrator.fleet": wrapped("agent", _break_down)}, "broken"),
 }

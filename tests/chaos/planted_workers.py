@@ -121,5 +121,5 @@ BUGS: dict[str, Bug] = {
     "a version skipped": Bug({"orchestrator.decide": wrapped("_after", _skip_a_version)}, "versions"),
     "events get lost": Bug({"orchestrator.record": wrapped("_event_rows", _lose_events)}, "replay"),
     "the system lets others rest": Bug({"orchestrator.timers": wrapped("send_due", _let_rest)}, "unasked"),
-    "silence ends no lease": Bug({"orchestrator.lease_tables": _live_for_ever}, "leases"),
+    "silence ends no lease": Bug({"orchestrator.lease_tables": _live_for_ever}, "still"),
 }
