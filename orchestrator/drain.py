@@ -66,12 +66,14 @@ class Batch:
 # there; and read after them, with the agents, so that a word in there (that a process stands still, or is gone) is not
 # judged by what was true before it.
 # A transaction has its place in the feed from its first lock on. One that began later may have written an agent before
-# that was locked here: `age` of a row's writer counts from our own place, and is negative then (docs/decisions/0027).
+# that was locked here: it is ahead of us then, by less than all that have begun since (docs/decisions/0027). Rows that
+# were written billions of transactions ago seem to be ahead of everybody, but by far more.
+_BEGUN_SINCE = "pg_snapshot_xmax(pg_current_snapshot())::text::bigint - pg_current_xact_id()::text::bigint"
 _LEASES = text("SELECT 1 FROM leases WHERE agent_id = ANY(CAST(:ids AS uuid[])) ORDER BY agent_id FOR KEY SHARE")
 _AGENTS = text(f"""
     SELECT a.id, a.project_id, status, version, name, current_task, short_term_memory, long_term_memory_ref, session_id,
         last_activity_at, terminated_at, updated_at, holds, stop, quiesced_at, quiesced_by, clock_timestamp() AS now,
-        age(a.xmin) < 0 AS overtaken,
+        -age(a.xmin)::bigint BETWEEN 1 AND (SELECT {_BEGUN_SINCE}) AS overtaken,
         lease.epoch, lease.live, lease.released_at, lease.acked
     FROM agents a LEFT JOIN LATERAL (
         SELECT l.epoch, {LIVE} AS live, CASE l.ended_by WHEN 'release' THEN l.ended_at END AS released_at,

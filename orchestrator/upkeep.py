@@ -9,10 +9,13 @@ REQUESTS_KEPT = "2 days"
 SLICE = 5_000
 """Rows of each kind deleted at a time: the transaction stays short however much has come together."""
 
+# A stop that is still waited for is yet to say that its command is quiesced.
 _COMMANDS = text(f"""
     DELETE FROM commands WHERE id IN (
-        SELECT id FROM commands
-        WHERE closed_at < now() - interval '{COMMANDS_KEPT}' LIMIT :slice)
+        SELECT c.id FROM commands c
+        WHERE c.closed_at < now() - interval '{COMMANDS_KEPT}'
+            AND NOT EXISTS (SELECT FROM agents a WHERE a.id = c.agent_id AND a.stop -> 'commands' ? c.id::text)
+        LIMIT :slice)
 """)
 _REQUESTS = text(f"""
     DELETE FROM requests WHERE (user_id, key) IN (

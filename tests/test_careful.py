@@ -15,7 +15,7 @@ from psycopg.errors import UndefinedTable
 from orchestrator import announcements, claims, ledger, suspects
 from orchestrator import drain as drains
 from orchestrator.db import Guard, begin, engine
-from orchestrator.drain import MAILBOX, Drainer
+from orchestrator.drain import MAILBOX, Batch, Drainer
 from orchestrator.errors import Unavailable
 from orchestrator.failpoints import Point
 from orchestrator.suspects import Suspect
@@ -612,3 +612,24 @@ def test_after_all_connections_were_cut_drains_go_on_and_say_nothing_of_it(
     assert failed <= len(cut), "for each of its connections one, at most"
     assert "Exception during reset" not in caplog.text
     engine(Guard.WATCH).dispose()  # nobody has met those that were cut: the next test would
+
+
+def test_an_attempt_that_looked_at_nothing_does_not_count(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = project.born()
+    sent = project.send(agent, "pause")["id"]
+    original, seen = Drainer.drain, []
+
+    def once_too_early(self: Drainer, db: Any, claim: claims.Claim, only: UUID | None = None) -> Batch:
+        """As where another transaction has written the agent since this one began."""
+        if str(only) == sent and len(seen) < 9:
+            seen.append(attempts(sent))
+            return Batch(claim)
+        return original(self, db, claim, only)
+
+    monkeypatch.setattr(Drainer, "drain", once_too_early)
+    suspect(agent)
+
+    Shift(Drainer(0)).work()
+
+    assert seen == [1] * 9
+    assert (state(sent), attempts(sent)) == ("applied", 1)

@@ -8,6 +8,7 @@ from orchestrator import upkeep
 from orchestrator.db import Guard, begin
 from orchestrator.upkeep import prune
 from tests.stage import Project, drain, is_problem, settle, sql, violations
+from tests.test_leases import beat, leased
 from workers import tasks
 
 
@@ -96,6 +97,30 @@ def test_idempotency_keys_are_kept_for_two_days(quiet: Project) -> None:
     assert pruned()["requests"] == 1
 
     assert quiet.api.post(f"{quiet.path}/agents", body, Idempotency_Key=key).json != first
+
+
+@pytest.mark.parametrize("ending", ["the lease is given back", "it is acknowledged", "it is terminated"])
+def test_a_stop_that_is_waited_for_keeps_its_command(quiet: Project, ending: str) -> None:
+    agent_id = quiet.born()
+    epoch = leased(quiet, agent_id)["epoch"]
+    pause = quiet.send(agent_id, "pause", mode="drain")
+    settle()
+    aged("commands", "31 days")
+    assert pruned()["commands"] == 1, "its spawn"
+
+    if ending == "it is acknowledged":
+        beat(quiet, agent_id, epoch, ack=True)
+    else:
+        quiet.api.delete(f"{quiet.agent(agent_id)}/lease", {"epoch": epoch})
+    if ending == "it is terminated":
+        quiet.send(agent_id, "terminate")
+    settle()
+
+    assert sql("SELECT quiesced_at FROM commands WHERE id = :id", id=pause["id"])[0].quiesced_at is not None
+    assert sql("SELECT stop FROM agents WHERE id = :id", id=agent_id)[0].stop is None
+    assert {row.state for row in sql("SELECT state FROM commands")} == {"applied"}
+    assert pruned()["commands"] == 1
+    assert violations() == {}
 
 
 def test_history_and_ledger_are_kept_and_the_books_still_balance(quiet: Project) -> None:

@@ -108,6 +108,8 @@ class Careful:
             if attempts == ATTEMPTS:
                 self._give_up(command_id)
             return
+        if command_id not in batch.closed:  # its mail was left for the next time, to keep the feed's order
+            _give_back(command_id)
         self._report.committed(batch)
 
     def _count_usage(self, agent_id: UUID) -> None:
