@@ -94,8 +94,7 @@ def _check_version(db: Connection) -> None:
 def _migrate(database_url: str) -> None:
     with transaction(database_url) as db:
         migrate(db)
-        if eras.is_behind(db):  # somebody has moved it by other means than `orch restore`
-            eras.begin(db)
+        eras.begin_if_moved(db)
 
 
 def _first_administrator(database_url: str, key_file: Path) -> None:

@@ -7,10 +7,25 @@ is left to chance, too: the number names the era, and one backup may be restored
 
 import secrets
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Column, Connection, Table, Text, text
+
+from orchestrator.columns import metadata
+
+whereabouts = Table("whereabouts", metadata, Column("place", Text, primary_key=True))
+"""Where the database was at its last start: a row, which a backup takes along."""
 
 JUMP = 2**32
 """More than any server can have counted between a backup and its loss."""
+
+# Which server, which database of it, and which of the histories that it can have had: a standby that is promoted, or a
+# recovery to some moment, begins a new one.
+_HERE = """
+    SELECT concat_ws('/', system_identifier, (SELECT oid FROM pg_database WHERE datname = current_database()),
+        left(pg_walfile_name(pg_current_wal_lsn()), 8)) FROM pg_control_system()
+"""
+_HAS_MOVED = text(f"SELECT EXISTS (SELECT FROM whereabouts WHERE place <> ({_HERE}))")
+_LEFT = text("DELETE FROM whereabouts")
+_ARRIVED = text(f"INSERT INTO whereabouts (place) {_HERE}")
 
 # Nobody may be about to write an event under the old positions.
 _ALONE = text("LOCK TABLE events IN SHARE ROW EXCLUSIVE MODE")
@@ -31,6 +46,14 @@ _EPOCHS = text("UPDATE leases SET epoch = epoch + :jump")
 _TOKENS = text("UPDATE lease_tokens SET epoch = epoch + :jump WHERE ended_at IS NULL")
 
 
+def begin_if_moved(db: Connection) -> None:
+    """Begin a new era where the database has come from elsewhere since its last start: it may have lost what was
+    answered last."""
+    if is_behind(db) or db.execute(_HAS_MOVED).scalar_one():
+        begin(db)
+    _note(db)
+
+
 def is_behind(db: Connection) -> bool:
     """Whether there are events whose place in the feed this server has not reached yet: it would show neither them nor,
     to whoever has read them, any new ones."""
@@ -46,6 +69,12 @@ def begin(db: Connection) -> None:
     db.execute(_SEATS)
     for statement in (_EPOCHS, _TOKENS):
         db.execute(statement, {"jump": JUMP})
+    _note(db)
+
+
+def _note(db: Connection) -> None:
+    db.execute(_LEFT)
+    db.execute(_ARRIVED)
 
 
 def _position(beyond: int) -> str:

@@ -9,7 +9,7 @@ from uuid import uuid4
 from sqlalchemy import Connection, Pool, create_engine, event, make_url, text
 from sqlalchemy.exc import DBAPIError
 
-from orchestrator import announcements, books, inspection, lease_tables, models, rollup_tables, suspects
+from orchestrator import announcements, books, eras, inspection, lease_tables, models, rollup_tables, suspects
 from orchestrator.db import Guard, engine_to
 from orchestrator.errors import Unavailable
 
@@ -20,6 +20,7 @@ ELSEWHERE = {
     announcements.announcements,
     suspects.suspects,
     inspection.inspections,
+    eras.whereabouts,
     rollup_tables.rollups,
     rollup_tables.fleet_minutes,
     rollup_tables.latency_minutes,

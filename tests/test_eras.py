@@ -1,10 +1,13 @@
 """Eras: a database that goes on elsewhere shows its feed on, and no lease of before counts."""
 
+from pathlib import Path
 from typing import Any
 
 from orchestrator import eras
 from orchestrator.bootstrap import prepare
 from orchestrator.db import Guard, begin
+from orchestrator.programs import run, tool
+from tests.conftest import inside
 from tests.stage import Project, drain, eventually, is_problem, sql, violations
 from tests.test_leases import beat, leased, pass_time
 
@@ -77,13 +80,51 @@ def test_a_database_that_was_moved_by_other_means_begins_its_era_at_the_next_sta
         assert not eras.is_behind(db)
 
 
-def test_a_start_on_the_same_server_begins_none(quiet: Project, alone: str) -> None:
+def test_a_start_where_it_was_begins_none(quiet: Project, alone: str) -> None:
+    prepare(alone, None)
     agent = quiet.born()
     epoch = leased(quiet, agent)["epoch"]
 
     prepare(alone, None)
 
     assert beat(quiet, agent, epoch).status_code == 200
+
+
+def test_a_start_elsewhere_begins_one_though_the_server_has_counted_on(
+    quiet: Project, alone: str, empty: str, tmp_path: Path
+) -> None:
+    prepare(alone, None)
+    agent = quiet.born()
+    file = tmp_path / "by-hand.dump"
+    run(tool("pg_dump"), "--format=custom", f"--file={file}", url=alone)
+    lost = leased(quiet, agent, "host-1:7")["epoch"]
+    quiet.send(agent, "pause")
+    drain()
+    cursor = seen(quiet, 2)[-1]["cursor"]
+    run(tool("pg_restore"), "--no-owner", str(file), url=empty)
+
+    with inside(empty):
+        prepare(empty, None)
+
+        granted = leased(quiet, agent, "host-2:9")["epoch"]
+        assert granted > lost
+        assert is_problem(beat(quiet, agent, lost), 409, "fenced")
+        assert is_problem(quiet.api.get(f"{quiet.path}/events?after={cursor}"), 410, "resync")
+        prepare(empty, None)
+        assert beat(quiet, agent, granted).status_code == 200, "only once"
+
+
+def test_so_does_one_in_another_history_of_the_same_server(quiet: Project, alone: str) -> None:
+    prepare(alone, None)
+    epoch = leased(quiet, agent := quiet.born())["epoch"]
+    [row] = sql("SELECT place FROM whereabouts")
+    assert row.place.endswith("/00000001"), "the history that a server begins with"
+    sql("UPDATE whereabouts SET place = left(place, -1) || '2'")
+
+    prepare(alone, None)
+
+    assert is_problem(beat(quiet, agent, epoch), 409, "fenced")
+    assert sql("SELECT place FROM whereabouts") == [row]
 
 
 def test_no_lease_of_before_counts_and_no_epoch_is_given_out_twice(quiet: Project) -> None:

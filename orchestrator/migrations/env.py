@@ -5,6 +5,7 @@ from alembic import context
 from orchestrator import (  # noqa: F401  # their tables
     announcements,
     books,
+    eras,
     inspection,
     lease_tables,
     models,
