@@ -309,6 +309,9 @@ def test_without_scripts_it_works_as_well(browser: Browser, server: str, admin: 
         me.page.select_option("#project", slug(project))
         me.page.click("text=Go")
         assert f"/p/{slug(project)}/agents" in me.page.url
+        me.page.goto(f"{server}/costs")
+        expect(me.page.locator(".chart .note")).to_be_visible()
+        assert me.page.locator(".plot").bounding_box() is None, "there is no room kept for a chart that does not come"
 
 
 def test_the_first_agent_ends_the_first_page(browser: Browser, server: str, admin: Api, worker: Worker) -> None:
@@ -320,6 +323,49 @@ def test_the_first_agent_ends_the_first_page(browser: Browser, server: str, admi
         Project.make(admin, owner).spawn(name="the-first")
 
         expect(me.page.locator("body")).to_contain_text("the-first", timeout=busy(10) * 1000)
+
+
+WRITTEN = """
+    window.written = [];
+    const write = CanvasRenderingContext2D.prototype.fillText;
+    CanvasRenderingContext2D.prototype.fillText = function (text, x, ...rest) {
+        written.push([text, this.textAlign === "right" ? x - this.measureText(text).width : x, this.fillStyle]);
+        return write.call(this, text, x, ...rest);
+    };
+"""
+"""Notes what is written into charts: the words, where they begin, and their colour."""
+
+
+def test_the_axis_of_a_chart_has_room_for_its_numbers(me: Guest, project: Project) -> None:
+    agent = project.spawn()["id"]
+    entries = [{"report_id": str(n), "cost": 1_000_000} for n in range(3)]
+    project.api.post(f"{project.agent(agent)}/usage", {"entries": entries})
+    of = f"project={slug(project)}"
+    eventually(lambda: sum(me.page.request.get(f"{me.base}/charts/cost?{of}").json()["columns"][1]) == 3_000_000, 30)
+    me.page.add_init_script(WRITTEN)
+    me.go(f"/costs?{of}")
+
+    written = eventually(lambda: me.page.evaluate("written"))
+
+    money = [(said, start) for said, start, _ in written if said.startswith("$")]
+    assert "$3.0M" in dict(money)
+    assert all(start >= 0 for _, start in money)
+
+
+def test_a_chart_has_the_colours_of_the_scheme_that_is_chosen_now(me: Guest, project: Project) -> None:
+    project.spawn()
+    me.page.emulate_media(color_scheme="light")
+    me.page.add_init_script(WRITTEN)
+    me.go("/")
+    eventually(lambda: me.page.evaluate("written"))
+
+    me.page.evaluate("written.length = 0")
+    me.page.emulate_media(color_scheme="dark")
+
+    colours = {colour for _, _, colour in eventually(lambda: me.page.evaluate("written"))}
+    quiet = "getComputedStyle(document.documentElement).getPropertyValue('--quiet').trim()"
+    assert colours == {me.page.evaluate(quiet)}
+    expect(me.page.locator("[data-chart] canvas")).to_have_count(1)
 
 
 @pytest.fixture

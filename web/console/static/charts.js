@@ -1,10 +1,25 @@
 // The charts: numbers from the server, drawn by uPlot. Colours are the stylesheet's.
 (() => {
   "use strict";
-  const drawn = new WeakMap();
+  const drawn = new WeakMap(); // of each box: its plot, and the numbers that it shows
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const grouped = (v, digits) => v.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
   const words = { latency: (v) => (v == null ? "–" : v < 1000 ? `${v.toFixed(v < 10 ? 1 : 0)} ms` : `${(v / 1000).toFixed(1)} s`),
-                  cost: (v) => (v == null ? "–" : `$${v.toFixed(2)}`), fleet: (v) => (v == null ? "–" : v.toLocaleString("en")) };
+                  cost: (v) => (v == null ? "–" : v && v < 0.01 ? `$${+v.toPrecision(2)}` : `$${grouped(v, 2)}`),
+                  fleet: (v) => (v == null ? "–" : v.toLocaleString("en")) };
+
+  // On an axis there is room for few letters: what is large is shortened, to as many digits as tell two ticks apart.
+  const UNITS = [[1e12, "T"], [1e9, "G"], [1e6, "M"], [1, ""]];
+  const short = (sign, least) => (all, step) => {
+    const [unit, letter] = UNITS.find(([size]) => all[all.length - 1] >= size) || [1, ""];
+    const apart = ((step / unit).toFixed(10).replace(/0+$/, "").split(".")[1] || "").length;
+    const digits = Math.max(apart, letter ? 1 : apart && least);
+    return all.map((v) => (v ? `${sign}${grouped(v / unit, digits)}${letter}` : `${sign}0`));
+  };
+  const ticks = { latency: (all) => all.map(words.latency), cost: short("$", 2), fleet: short("", 0) };
+  const whole = Array.from({ length: 13 }, (_, n) => [1, 2, 5].map((first) => first * 10 ** n)).flat(); // there are no half agents
+  const nothing = { latency: 10, cost: 0.01, fleet: 1 }; // what an axis goes to where there is nothing to show
+  const wide = (_, all) => 20 + 7 * Math.max(3, ...(all || []).map((said) => said.length));
 
   const day = (at, [since, until]) => {
     const said = new Date(at * 1000).toISOString();
@@ -32,31 +47,49 @@
       paths: uPlot.paths.bars({ size: [0.8, 60] }), value: (_, v) => words.cost(v) }] }),
   };
 
-  const draw = async (box) => {
+  const made = (box, numbers, data, lines) => {
     const name = box.dataset.chart;
+    const axis = { stroke: colour("--quiet"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false }, font: "12px system-ui" };
+    return new uPlot({
+      width: box.clientWidth || 300, height: 220, series: [{ value: (_, v) => (v == null ? "–" : new Date(v * 1000).toISOString().slice(0, 16).replace("T", " ")) }, ...lines],
+      tzDate: (at) => uPlot.tzDate(new Date(at * 1e3), "Etc/UTC"),
+      axes: [{ ...axis, values: (_, all) => all.map((at) => day(at, numbers.ends)).map((said, n, before) => (said === before[n - 1] ? "" : said)) },
+             { ...axis, size: wide, ...(name === "fleet" ? { incrs: whole } : {}), values: (_, all, __, ___, step) => ticks[name](all, step) }],
+      scales: { x: { range: (self) => self.ends || numbers.ends }, y: { range: (_, low, high) => [0, (high || nothing[name]) * 1.05] } },
+    }, data, box);
+  };
+
+  const show = (box, numbers) => {
+    const { data, lines } = series[box.dataset.chart](numbers.names, numbers.columns);
+    box.classList.toggle("none", !data[0].length);
+    const plot = drawn.get(box)?.plot;
+    if (plot) { plot.ends = numbers.ends; plot.setData(data); }
+    drawn.set(box, { plot: plot || made(box, numbers, data, lines), numbers });
+  };
+
+  const draw = async (box) => {
     let numbers;
     try {
       const answer = await fetch(box.dataset.from, { credentials: "same-origin" });
       if (!answer.ok) return;
       numbers = await answer.json();
     } catch { return; } // there will be another time
-    const { data, lines } = series[name](numbers.names, numbers.columns);
-    box.classList.toggle("none", !data[0].length);
-    const before = drawn.get(box);
-    if (before) { before.ends = numbers.ends; before.setData(data); return; }
-    const axis = { stroke: colour("--quiet"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false }, font: "12px system-ui" };
-    const plot = new uPlot({
-      width: box.clientWidth || 300, height: 220, series: [{ value: (_, v) => (v == null ? "–" : new Date(v * 1000).toISOString().slice(0, 16).replace("T", " ")) }, ...lines],
-      tzDate: (at) => uPlot.tzDate(new Date(at * 1e3), "Etc/UTC"),
-      axes: [{ ...axis, values: (_, all) => all.map((at) => day(at, numbers.ends)).map((said, n, before) => (said === before[n - 1] ? "" : said)) }, { ...axis, size: 64, values: (_, all) => all.map(words[name]) }],
-      scales: { x: { range: (self) => self.ends || numbers.ends }, y: { range: (_, low, high) => [0, Math.max(high || 0, 1e-9) * 1.05] } },
-    }, data, box);
-    drawn.set(box, plot);
+    show(box, numbers);
   };
 
-  const all = () => document.querySelectorAll("[data-chart]").forEach(draw);
+  // A plot keeps the colours that it was made with.
+  const repaint = (box) => {
+    const before = drawn.get(box);
+    if (!before) return;
+    before.plot.destroy();
+    drawn.delete(box);
+    show(box, before.numbers);
+  };
+
+  const all = (act) => document.querySelectorAll("[data-chart]").forEach(act);
   let waiting = 0;
-  document.addEventListener("charts", () => { waiting ||= setTimeout(() => { waiting = 0; all(); }, 5000); });
-  addEventListener("resize", () => document.querySelectorAll("[data-chart]").forEach((box) => drawn.get(box)?.setSize({ width: box.clientWidth, height: 220 })));
-  all();
+  document.addEventListener("charts", () => { waiting ||= setTimeout(() => { waiting = 0; all(draw); }, 5000); });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => all(repaint));
+  addEventListener("resize", () => all((box) => drawn.get(box)?.plot.setSize({ width: box.clientWidth, height: 220 })));
+  all(draw);
 })();
