@@ -10,6 +10,7 @@ import re
 import subprocess
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import unquote
 from uuid import uuid4
 
 import pytest
@@ -364,6 +365,46 @@ def test_an_agent_can_be_edited_and_spawned(visitor: Visitor, project: Project) 
     bad = visitor.send(f"/p/{slug(project)}/agents", name="x", agent_type_id="nonsense")
     assert bad.status_code == 422
     assert 'value="x"' in bad.text
+
+
+@pytest.mark.parametrize(
+    ("sent_to", "sent_from", "back"),
+    [
+        ("/a/{id}/pause", "http://localhost/a/{id}?strip=7d", "/a/{id}?strip=7d"),
+        ("/a/{id}/pause", "http://localhost/a/{id}/update", "/a/{id}"),
+        ("/p/x/agents/bulk", "http://localhost/p/x/agents/bulk?verb=pause&q=a", "/p/x/agents/bulk?verb=pause&q=a"),
+        ("/settings/keys", None, "/settings"),
+        ("/a/{id}/pause", "https://elsewhere.example/a", "/a/{id}"),
+        ("/a/{id}/pause", "http://[", "/a/{id}"),
+        ("/logout", None, "/"),
+    ],
+)
+def test_a_form_that_comes_after_the_session_leads_back_to_its_page(
+    app: OpenAPI, sent_to: str, sent_from: str | None, back: str
+) -> None:
+    headers = SAME | ({"Referer": sent_from.format(id=ANY)} if sent_from else {})
+
+    answer = Visitor.of(app).send(sent_to.format(id=ANY), headers=headers)
+
+    assert answer.status_code == 401
+    (link_,) = re.findall(r'href="/login\?next=([^"]*)"', answer.text)
+    assert unquote(html.unescape(link_)) == back.format(id=ANY)
+
+
+def test_whose_user_is_deactivated_is_told_so_where_they_sign_in(app: OpenAPI, admin: Api) -> None:
+    user = admin.user()
+    assert admin.patch(f"users/{user_id(user)}", {"is_active": False}).status_code == 200
+
+    answer = Visitor.of(app).send("/login", key=user.key)
+
+    assert answer.status_code == 401
+    assert "Your user has been deactivated" in words(answer)
+
+
+def test_the_address_of_a_refused_form_for_many_leads_to_the_list(quiet: Project, visitor: Visitor) -> None:
+    base = f"/p/{slug(quiet)}/agents"
+
+    assert visitor.get(f"{base}/bulk").headers["Location"] == base
 
 
 def test_all_that_match_are_paused_once_their_number_is_typed(quiet: Project, visitor: Visitor) -> None:

@@ -20,7 +20,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 from tests.browsing import SAME
 from tests.proxy import Proxy
 from tests.stage import ROOT, Api, Project, Worker, busy, eventually, free_port
-from tests.test_console import link, slug
+from tests.test_console import link, slug, user_id
 from tests.wire import Gunicorn
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -150,6 +150,21 @@ def test_what_is_being_typed_is_not_taken_away(me: Guest, project: Project) -> N
     me.page.locator("#do-pause input[name=reason]").blur()
     expect(me.page.locator(".task-line")).to_contain_text("something new")
     assert me.page.locator("#do-pause").get_attribute("open") is not None
+
+
+def test_a_page_whose_user_is_deactivated_says_so(browser: Browser, server: str, admin: Api, worker: Worker) -> None:
+    owner = admin.user()
+    Project.make(admin, owner).spawn()
+    with guest(browser, server, owner) as me:
+        me.go("/commands")
+
+        admin.patch(f"users/{user_id(owner)}", {"is_active": False})
+
+        expect(me.page.locator("h1")).to_have_text("Signed out", timeout=busy(20) * 1000)
+        expect(me.page.locator("[role=alert]")).to_contain_text("Your user has been deactivated")
+        me.page.click("text=Sign in")
+        assert me.page.input_value("input[name=next]") == "/commands"
+        me.complaints.clear()  # the browser notes what was refused
 
 
 def test_an_error_leaves_the_page_as_it_was_and_it_recovers(me: Guest, project: Project) -> None:

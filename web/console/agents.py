@@ -5,8 +5,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from flask import Response, g, make_response, render_template, request
+from flask import Response, g, make_response, redirect, render_template, request, url_for
 from sqlalchemy import Connection, select
+from werkzeug.wrappers import Response as AnyResponse
 
 from orchestrator import fleet, matching, overview, queries
 from orchestrator.db import autocommit
@@ -51,8 +52,11 @@ def table(project: str, problem: Problem | None = None) -> Response:
 
 
 @bp.get("/p/<project>/agents/bulk")
-def ask(project: str) -> Response:
-    """How many would be sent what; the reason, and the number, are asked for."""
+def ask(project: str) -> AnyResponse:
+    """How many would be sent what; the reason, and the number, are asked for. The address of a form that was refused,
+    asked for anew, has no verb."""
+    if "verb" not in request.args:
+        return redirect(url_for("console.agents", project=project), 303)
     return confirm(project)
 
 

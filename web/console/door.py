@@ -23,6 +23,7 @@ from orchestrator.errors import (
 from orchestrator.keys import PREFIXES, Caller
 from orchestrator.states import KeyKind
 from web import gate, problems
+from web.console import way
 
 COOKIE = "orch_session"
 
@@ -44,6 +45,13 @@ FORM, LARGEST = "application/x-www-form-urlencoded", 1 << 16
 HTML = "text/html"
 _FORMS = ("application/problem+json", "application/json", HTML)
 """What an address that leads nowhere may be answered with: the first, where any will do."""
+
+
+class LetOut(Forbidden):
+    """Your user has been deactivated, and its sessions are over; a superuser can let you in again."""
+
+    title = "Signed out"
+
 
 bp = Blueprint("console", __name__, template_folder="templates")
 
@@ -106,9 +114,9 @@ def _explain_surprise(error: Exception) -> Response:
 
 
 def error_page(problem: Problem) -> Response:
-    """A page that says what went wrong, and what is possible now."""
-    allowed = problem.extra.get("allowed")
-    page = render_template("console/problem.html", problem=problem, allowed=allowed, request_id=g.get("request_id", ""))
+    """A page that says what went wrong, and what is possible now; to whom is not let in, where the way back leads."""
+    shown = {"allowed": problem.extra.get("allowed"), "request_id": g.get("request_id", "")}
+    page = render_template("console/problem.html", problem=problem, way=way.back(), **shown)
     response = make_response(page, problem.status)
     problems.add_headers(response, problem)
     return response
@@ -148,12 +156,14 @@ def _caller() -> Caller | None:
             return gate.ring.look_up(db, secret)
     except Unauthenticated:
         return None
+    except Forbidden:
+        raise LetOut from None
 
 
 def _to_the_door() -> AnyResponse:
     """A page is asked for again after the sign-in; what was sent is not, and what no page is says so."""
     if request.method not in SAFE or request.endpoint == "console.live":
-        raise Unauthenticated("the session is over; sign in again")
+        raise Unauthenticated("the session is over, and nothing was done; sign in, and you are back at the page")
     return redirect(url_for("console.sign_in", next=request.full_path.rstrip("?")), 303)
 
 

@@ -10,7 +10,7 @@ from orchestrator.db import autocommit, begin
 from orchestrator.errors import Forbidden, Unauthenticated
 from orchestrator.sessions import Session
 from web import gate
-from web.console.door import COOKIE, bp
+from web.console.door import COOKIE, LetOut, bp
 
 LONGEST_KEY = 200
 
@@ -33,9 +33,10 @@ def begin_session() -> AnyResponse:
     try:
         with begin() as db:
             return _let_in(sessions.redeem(db, token) if token else sessions.sign_in(db, key))
-    except (Unauthenticated, Forbidden) as problem:
-        gate.spend("anonymous", request.remote_addr or "unknown")  # whoever tries keys does so no faster here
-        return _ask(problem.detail if token else NO_KEY)
+    except Forbidden:
+        return _refuse(LetOut().detail)
+    except Unauthenticated as problem:
+        return _refuse(problem.detail if token else NO_KEY)
 
 
 @bp.post("/logout")
@@ -46,6 +47,11 @@ def sign_out() -> AnyResponse:
     response = redirect(url_for("console.sign_in"), 303)
     response.delete_cookie(COOKIE)
     return response
+
+
+def _refuse(why: str) -> Response:
+    gate.spend("anonymous", request.remote_addr or "unknown")  # whoever tries keys does so no faster here
+    return _ask(why)
 
 
 def _ask(problem: str | None = None) -> Response:

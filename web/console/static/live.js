@@ -6,6 +6,7 @@
   const SHARE = 5; // how much longer than an answer took the next question waits
   const SLOW = 10000; // ms after which a page is fetched anew where nothing was heard: usage and refusals are no events
   const RETRY = 3000; // ms until a stream that was refused is asked for again
+  const OVER = [401, 403, 404]; // who may not, or no longer, see this page
   const live = () => document.getElementById("live");
   const button = document.getElementById("pulse");
   const told = document.getElementById("told");
@@ -45,10 +46,11 @@
     }, Math.max(0, ready - Date.now()));
   };
 
-  // An error is no page: what is there stays, and is asked for again. Where the session is over, the sign-in is shown.
+  // An error is no page: what is there stays, and is asked for again. Where nobody may see it any more, what is shown
+  // instead is: the sign-in, or why not.
   document.addEventListener("htmx:after:request", (event) => {
     const answer = event.detail.ctx.response.raw;
-    if (answer.redirected && new URL(answer.url).pathname === "/login") {
+    if (OVER.includes(answer.status) || (answer.redirected && new URL(answer.url).pathname === "/login")) {
       event.preventDefault();
       location.reload();
     } else if (!answer.ok) later();
