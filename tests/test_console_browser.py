@@ -15,7 +15,7 @@ from typing import Any
 import httpx2
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Route, expect, sync_playwright
 
 from tests.browsing import SAME
 from tests.proxy import Proxy
@@ -150,6 +150,91 @@ def test_what_is_being_typed_is_not_taken_away(me: Guest, project: Project) -> N
     me.page.locator("#do-pause input[name=reason]").blur()
     expect(me.page.locator(".task-line")).to_contain_text("something new")
     assert me.page.locator("#do-pause").get_attribute("open") is not None
+
+
+def test_what_is_typed_while_an_answer_is_on_its_way_stays(me: Guest, project: Project) -> None:
+    agent = project.spawn()["id"]
+    me.go(f"/a/{agent}")
+    me.page.click("#do-pause summary")
+    me.page.fill("#do-pause input[name=reason]", "half")
+    me.page.locator("#do-pause input[name=reason]").blur()
+    held: list[Route] = []
+    me.page.route(f"**/a/{agent}", lambda route: held.append(route))  # noqa: PLW0108  # Playwright marks what it is given
+    project.send(agent, "update", current_task="something new")
+    eventually(lambda: me.page.wait_for_timeout(50) or held)
+
+    me.page.fill("#do-pause input[name=reason]", "half a sentence")
+    held[0].continue_()
+    me.page.unroute(f"**/a/{agent}")
+    me.page.wait_for_timeout(busy(1) * 1000)
+    me.page.locator("#do-pause input[name=reason]").blur()
+    expect(me.page.locator(".task-line")).to_contain_text("something new")
+
+    assert me.page.input_value("#do-pause input[name=reason]") == "half a sentence"
+
+
+def three(me: Guest, project: Project) -> str:
+    """A list of three agents, newest first, that is open; the second one's id."""
+    ids = {name: project.spawn(name=name)["id"] for name in ("kb-1", "kb-2", "kb-3")}
+    me.go(f"/p/{slug(project)}/agents?q=kb-")
+    expect(me.page.locator("table.agents tbody tr")).to_have_count(3)
+    return str(ids["kb-2"])
+
+
+def test_a_key_acts_on_the_agent_whose_button_has_the_focus(me: Guest, project: Project) -> None:
+    three(me, project)
+    me.page.locator("button[aria-label='pause kb-2']").focus()
+
+    project.spawn(name="kb-9")
+    expect(me.page.locator("table.agents tbody tr")).to_have_count(4)
+    me.page.keyboard.press("Enter")
+
+    expect(me.page.locator(".done")).to_contain_text("pause of kb-2: applied")
+
+
+def test_a_click_acts_on_the_agent_whose_button_was_pressed(me: Guest, project: Project) -> None:
+    three(me, project)
+    me.page.hover("button[aria-label='pause kb-2']")
+    me.page.wait_for_timeout(1_500)  # so that it is the press which holds the page still, and not the way to it
+
+    me.page.mouse.down()
+    project.spawn(name="kb-9")
+    me.page.wait_for_timeout(busy(1.5) * 1000)
+    expect(me.page.locator("table.agents tbody tr")).to_have_count(3)
+    me.page.mouse.up()
+
+    expect(me.page.locator(".done")).to_contain_text("pause of kb-2: applied")
+
+
+def test_a_list_holds_still_for_a_hand_on_its_way_and_not_for_one_that_rests(me: Guest, project: Project) -> None:
+    three(me, project)
+    box = me.page.locator("button[aria-label='pause kb-2']").bounding_box()
+    assert box is not None
+
+    project.spawn(name="kb-9")
+    for step in range(12):
+        me.page.mouse.move(box["x"] + 5 + step, box["y"] + 5)
+        me.page.wait_for_timeout(150)
+    assert me.page.locator("table.agents tbody tr").count() == 3
+
+    expect(me.page.locator("table.agents tbody tr")).to_have_count(4)
+
+
+@pytest.mark.parametrize("change", [{"name": "gone"}, {"status": "paused"}], ids=["of its name", "of its status"])
+def test_after_a_change_the_focus_is_on_no_button_that_does_another_thing(
+    me: Guest, project: Project, change: dict[str, str]
+) -> None:
+    agent = three(me, project)
+    mine = me.page.locator("button[aria-label='pause kb-2']")
+    mine.focus()
+
+    if "name" in change:
+        project.send(agent, "update", **change)
+    else:
+        project.send(agent, "pause")
+    expect(mine).to_have_count(0)
+
+    assert me.page.evaluate("document.activeElement.tagName") == "BODY"
 
 
 def test_a_page_whose_user_is_deactivated_says_so(browser: Browser, server: str, admin: Api, worker: Worker) -> None:

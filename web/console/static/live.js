@@ -6,11 +6,13 @@
   const SHARE = 5; // how much longer than an answer took the next question waits
   const SLOW = 10000; // ms after which a page is fetched anew where nothing was heard: usage and refusals are no events
   const RETRY = 3000; // ms until a stream that was refused is asked for again
+  const AIM = 1000; // ms that a hand may take from its last move over a button to the press
   const OVER = [401, 403, 404]; // who may not, or no longer, see this page
   const live = () => document.getElementById("live");
   const button = document.getElementById("pulse");
   const told = document.getElementById("told");
   let source = null, last = "", stopped = false, timer = 0, ready = 0, opened = [], typed = [], began = 0;
+  let isPressed = false, aimed = 0;
 
   const show = (state, words) => {
     if (!button) return;
@@ -19,31 +21,38 @@
     button.setAttribute("aria-pressed", String(!stopped));
   };
 
-  const fields = () => [...live().querySelectorAll("input:not([type=hidden]), textarea, select")];
+  // A field is known by its form and name: the page that is fetched has it, too. What a refresh does not touch needs no care.
+  const FIELD = "input:not([type=hidden]), textarea, select";
+  const isOurs = (field) => !!field?.matches?.(FIELD) && live()?.contains(field) && !field.closest("[hx-morph-skip]");
+  const fields = () => [...live().querySelectorAll(FIELD)].filter(isOurs);
   const place = (field) => `${field.form?.getAttribute("action")} ${field.name}`;
   const given = (field) => (field.tagName === "SELECT" ? [...field.options].find((each) => each.defaultSelected)?.value ?? field.options[0]?.value : field.defaultValue);
 
-  // Nobody's words are taken from under their fingers.
-  const typing = () => {
-    const at = document.activeElement;
-    return !!at && live()?.contains(at) && /^(INPUT|TEXTAREA|SELECT)$/.test(at.tagName);
-  };
+  // Nobody's words are taken from under their fingers, and no button from under a hand.
+  const isBusy = () => isOurs(document.activeElement) || isPressed || Date.now() - aimed < AIM;
+
+  document.addEventListener("pointerdown", (event) => { isPressed = event.button === 0; }, true);
+  document.addEventListener("pointermove", (event) => {
+    if (!event.buttons) isPressed = false; // it was let go where nobody could tell
+    if (event.target.closest?.("#live a, #live button")) aimed = Date.now();
+  }, true);
+  for (const end of ["pointerup", "pointercancel", "blur"]) addEventListener(end, () => { isPressed = false; });
 
   const refresh = () => {
     if (timer || stopped || document.hidden || !live()?.dataset.live) return;
     timer = setTimeout(() => {
       timer = 0;
       if (stopped || document.hidden || !live()) return;
-      if (typing()) {
-        ready = Date.now() + PACE;
-        return refresh();
-      }
+      if (isBusy()) return wait(PACE);
       began = Date.now();
       ready = began + PACE;
-      opened = [...live().querySelectorAll("details[open][id]")].map((each) => each.id);
-      typed = fields().filter((each) => each.value !== given(each)).map((each) => [place(each), each.value]);
       document.body.dispatchEvent(new CustomEvent("moved"));
     }, Math.max(0, ready - Date.now()));
+  };
+
+  const wait = (time) => {
+    ready = Date.now() + time;
+    refresh();
   };
 
   // An error is no page: what is there stays, and is asked for again. Where nobody may see it any more, what is shown
@@ -53,9 +62,19 @@
     if (OVER.includes(answer.status) || (answer.redirected && new URL(answer.url).pathname === "/login")) {
       event.preventDefault();
       location.reload();
-    } else if (!answer.ok) later();
+    } else if (!answer.ok) wait(RETRY);
   });
-  document.addEventListener("htmx:error", () => later());
+  document.addEventListener("htmx:error", () => wait(RETRY));
+
+  document.addEventListener("htmx:before:swap", (event) => {
+    if (!live()) return;
+    if (isBusy()) { // since it was asked for
+      event.preventDefault();
+      return wait(PACE);
+    }
+    opened = [...live().querySelectorAll("details[open][id]")].map((each) => each.id);
+    typed = fields().filter((each) => each.value !== given(each)).map((each) => [place(each), each.value]);
+  });
 
   document.addEventListener("htmx:after:swap", () => {
     if (!live()) return;
@@ -72,11 +91,6 @@
     if (facts && told) told.textContent = facts.textContent.trim().replace(/\s+/g, " ");
   });
 
-  const later = () => {
-    ready = Date.now() + RETRY;
-    refresh();
-  };
-
   const connect = () => {
     const from = live()?.dataset.live;
     if (!from || stopped || document.hidden || source) return;
@@ -90,7 +104,7 @@
       show("lost", "Reconnecting");
       if (source && source.readyState === EventSource.CLOSED) {
         disconnect(); // refused, perhaps for what it asked to go on from: the page, fetched anew, knows better
-        later();
+        wait(RETRY);
       }
     };
   };
