@@ -367,6 +367,17 @@ def test_an_agent_can_be_edited_and_spawned(visitor: Visitor, project: Project) 
     assert 'value="x"' in bad.text
 
 
+def test_an_edit_that_was_refused_still_knows_what_its_page_showed(quiet: Project, visitor: Visitor) -> None:
+    agent = quiet.born(name="scout", current_task="newer")
+
+    refused = visitor.send(
+        f"/a/{agent}/update", name="", current_task="older", was_name="scout", was_current_task="older"
+    )
+
+    assert refused.status_code == 422
+    assert '<input type="hidden" name="was_current_task" value="older">' in refused.text
+
+
 @pytest.mark.parametrize(
     ("sent_to", "sent_from", "back"),
     [

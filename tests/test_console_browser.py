@@ -173,6 +173,50 @@ def test_what_is_typed_while_an_answer_is_on_its_way_stays(me: Guest, project: P
     assert me.page.input_value("#do-pause input[name=reason]") == "half a sentence"
 
 
+def edit_the_name(me: Guest, name: str) -> None:
+    """Change that and nothing else, of the agent whose page is open."""
+    me.page.locator("#do-update").evaluate("details => { details.open = true }")
+    me.page.fill("#do-update [name=name]", name)
+    me.page.click("#do-update button")
+    expect(me.page.locator(".done")).to_contain_text("update of")
+    expect(me.page.locator(".done")).to_contain_text("applied")
+
+
+def test_an_edit_of_the_name_leaves_a_task_of_several_lines(me: Guest, project: Project) -> None:
+    agent = project.spawn(current_task="line one\nline two")["id"]
+    me.go(f"/a/{agent}")
+
+    edit_the_name(me, "renamed")
+
+    now = project.api.get(project.agent(agent)).json
+    assert (now["name"], now["current_task"]) == ("renamed", "line one\nline two")  # type: ignore[index]
+
+
+def test_an_edit_of_the_name_leaves_a_task_that_came_while_the_page_was_open(me: Guest, project: Project) -> None:
+    agent = project.spawn(current_task="line one\nline two")["id"]
+    me.go(f"/a/{agent}")
+    project.send(agent, "update", current_task="a newer one\nof two lines")
+    expect(me.page.locator(".task-line")).to_contain_text("a newer one")
+
+    edit_the_name(me, "renamed")
+
+    now = project.api.get(project.agent(agent)).json
+    assert (now["name"], now["current_task"]) == ("renamed", "a newer one\nof two lines")  # type: ignore[index]
+
+
+def test_a_task_of_several_lines_is_shown_and_written_as_such(me: Guest, project: Project) -> None:
+    agent = project.spawn(current_task="line one")["id"]
+    me.go(f"/a/{agent}")
+
+    me.page.locator("#do-update").evaluate("details => { details.open = true }")
+    me.page.fill("#do-update [name=current_task]", "first\nsecond")
+    me.page.click("#do-update button")
+    expect(me.page.locator(".done")).to_contain_text("applied")
+
+    assert project.api.get(project.agent(agent)).json["current_task"] == "first\nsecond"  # type: ignore[index]
+    assert me.page.inner_text(".task-line") == "first\nsecond"
+
+
 def three(me: Guest, project: Project) -> str:
     """A list of three agents, newest first, that is open; the second one's id."""
     ids = {name: project.spawn(name=name)["id"] for name in ("kb-1", "kb-2", "kb-3")}

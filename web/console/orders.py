@@ -108,10 +108,11 @@ def _filled(names: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _changed() -> dict[str, Any]:
-    """The fields that are not as the page had them: what the agent itself has changed meanwhile stays. Raises Invalid
-    where there are none."""
-    given = {name: request.form.get(name, "").strip() for name in EDITED}
-    changed = {name: value for name, value in given.items() if value != request.form.get(f"was_{name}", "").strip()}
+    """The fields that are not as the page had them: what the agent itself has changed meanwhile stays. Browsers send
+    the ends of lines as CR LF, whatever they were. Raises Invalid where there are none."""
+    sent = {name: value.replace("\r\n", "\n").strip() for name, value in request.form.items()}
+    given = {name: sent.get(name, "") for name in EDITED}
+    changed = {name: value for name, value in given.items() if value != sent.get(f"was_{name}", "")}
     if not changed:
         raise Invalid(Violation("nothing was changed"))
     return {name: value or NO_VALUE[name] for name, value in changed.items()}

@@ -11,6 +11,7 @@
   const live = () => document.getElementById("live");
   const button = document.getElementById("pulse");
   const told = document.getElementById("told");
+  const touched = new Set();
   let source = null, last = "", stopped = false, timer = 0, ready = 0, opened = [], typed = [], began = 0;
   let isPressed = false, aimed = 0;
 
@@ -26,7 +27,13 @@
   const isOurs = (field) => !!field?.matches?.(FIELD) && live()?.contains(field) && !field.closest("[hx-morph-skip]");
   const fields = () => [...live().querySelectorAll(FIELD)].filter(isOurs);
   const place = (field) => `${field.form?.getAttribute("action")} ${field.name}`;
-  const given = (field) => (field.tagName === "SELECT" ? [...field.options].find((each) => each.defaultSelected)?.value ?? field.options[0]?.value : field.defaultValue);
+
+  // Only what somebody has put there is theirs; what was taken back is the page's again. A comparison alone would take
+  // for typed whatever a browser shows otherwise than it was sent, such as the ends of lines.
+  document.addEventListener("input", ({ target }) => {
+    if (!isOurs(target)) return;
+    if (target.value === target.defaultValue) touched.delete(place(target)); else touched.add(place(target));
+  });
 
   // Nobody's words are taken from under their fingers, and no button from under a hand.
   const isBusy = () => isOurs(document.activeElement) || isPressed || Date.now() - aimed < AIM;
@@ -73,7 +80,7 @@
       return wait(PACE);
     }
     opened = [...live().querySelectorAll("details[open][id]")].map((each) => each.id);
-    typed = fields().filter((each) => each.value !== given(each)).map((each) => [place(each), each.value]);
+    typed = fields().filter((each) => touched.has(place(each))).map((each) => [place(each), each.value]);
   });
 
   document.addEventListener("htmx:after:swap", () => {
