@@ -469,6 +469,18 @@ def test_the_first_agent_ends_the_first_page(browser: Browser, server: str, admi
         expect(me.page.locator("body")).to_contain_text("the-first", timeout=busy(10) * 1000)
 
 
+def test_names_are_as_long_as_they_may_be_whatever_is_in_them(me: Guest, project: Project) -> None:
+    name = "\N{ROBOT FACE}" * 100
+    project.spawn()  # and so waits until there is a worker
+    me.go(f"/p/{slug(project)}/agents")
+
+    me.page.focus(".spawn input[name=name]")
+    me.page.keyboard.insert_text(name)
+    me.page.click(".spawn button")
+
+    expect(me.page.locator(".done")).to_contain_text(f"spawn of {name}: applied")
+
+
 WRITTEN = """
     window.written = [];
     const write = CanvasRenderingContext2D.prototype.fillText;
