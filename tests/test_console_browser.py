@@ -467,6 +467,37 @@ def test_the_first_agent_ends_the_first_page(browser: Browser, server: str, admi
         Project.make(admin, owner).spawn(name="the-first")
 
         expect(me.page.locator("body")).to_contain_text("the-first", timeout=busy(10) * 1000)
+        expect(me.page.locator("h1")).to_have_text("Fleet")
+        expect(me.page.locator("nav a[data-key=a]")).to_be_visible()
+        expect(me.page.locator("#project")).to_be_visible()
+        expect(me.page.locator("[data-chart=fleet] canvas")).to_be_visible()
+
+
+def test_a_new_name_is_in_the_heading_and_in_the_title(me: Guest, project: Project) -> None:
+    agent = project.spawn(name="old-name")["id"]
+    me.go(f"/a/{agent}")
+
+    project.send(agent, "update", name="new-name")
+
+    expect(me.page.locator("h1")).to_contain_text("new-name")
+    expect(me.page).to_have_title("new-name · orch")
+
+
+def test_the_keyboard_reaches_any_project(me: Guest, project: Project) -> None:
+    Project.make(project.api)
+    me.go("/audit")
+    where, keys = me.page.url, me.page.keyboard
+    me.page.focus("#project")
+
+    keys.press("ArrowDown")
+    keys.press("ArrowDown")
+    me.page.wait_for_timeout(500)
+    chosen = me.page.input_value("#project")
+    assert me.page.url == where
+    keys.press("Tab")
+    keys.press("Enter")
+
+    me.page.wait_for_url(f"**/audit?project={chosen}")
 
 
 def test_names_are_as_long_as_they_may_be_whatever_is_in_them(me: Guest, project: Project) -> None:

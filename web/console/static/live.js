@@ -11,6 +11,7 @@
   const live = () => document.getElementById("live");
   const button = document.getElementById("pulse");
   const told = document.getElementById("told");
+  const kind = live()?.dataset.page;
   const touched = new Set();
   let source = null, last = "", stopped = false, timer = 0, ready = 0, opened = [], typed = [], began = 0;
   let isPressed = false, aimed = 0;
@@ -85,6 +86,7 @@
 
   document.addEventListener("htmx:after:swap", () => {
     if (!live()) return;
+    if (live().dataset.page !== kind) return location.reload(); // what is around the live part is another page's
     ready = Math.max(ready, Date.now() + SHARE * (Date.now() - began)); // who answers slowly is asked less often
     for (const field of fields()) {
       const mine = typed.find(([where]) => where === place(field));
@@ -148,11 +150,6 @@
   document.addEventListener("visibilitychange", () => { if (document.hidden) disconnect(); else refresh(); });
   addEventListener("pagehide", disconnect);
   setInterval(refresh, SLOW);
-
-  for (const select of document.querySelectorAll("select[data-submit]")) {
-    select.onchange = () => select.form.submit();
-    select.form.querySelector("button").hidden = true;
-  }
 
   let going = false;
   document.addEventListener("keydown", (event) => {
