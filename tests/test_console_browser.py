@@ -264,6 +264,17 @@ def test_a_list_holds_still_for_a_hand_on_its_way_and_not_for_one_that_rests(me:
     expect(me.page.locator("table.agents tbody tr")).to_have_count(4)
 
 
+def test_the_list_goes_on_while_somebody_fills_in_its_filter(me: Guest, project: Project) -> None:
+    three(me, project)
+    me.page.fill("#search", "kb-7")
+
+    project.spawn(name="kb-9")
+    expect(me.page.locator("table.agents tbody tr")).to_have_count(4)
+
+    assert me.page.input_value("#search") == "kb-7"
+    expect(me.page.locator("#search")).to_be_focused()
+
+
 @pytest.mark.parametrize("change", [{"name": "gone"}, {"status": "paused"}], ids=["of its name", "of its status"])
 def test_after_a_change_the_focus_is_on_no_button_that_does_another_thing(
     me: Guest, project: Project, change: dict[str, str]
@@ -500,6 +511,30 @@ def test_the_keyboard_reaches_any_project(me: Guest, project: Project) -> None:
     me.page.wait_for_url(f"**/audit?project={chosen}")
 
 
+def test_the_search_is_a_key_away_where_a_page_has_none(me: Guest, project: Project) -> None:
+    project.spawn(name="sought")
+    me.go("/")
+
+    me.page.keyboard.press("/")
+    me.page.wait_for_url("**/agents#search")
+    expect(me.page.locator("#search")).to_be_focused()
+    me.page.keyboard.type("sou")
+    me.page.keyboard.press("Enter")
+
+    me.page.wait_for_url("**q=sou**")
+
+
+def test_a_letter_long_after_g_leads_nowhere(me: Guest, project: Project) -> None:
+    me.go("/")
+
+    me.page.keyboard.press("g")
+    me.page.wait_for_timeout(2_000)
+    me.page.keyboard.press("c")
+    me.page.wait_for_timeout(300)
+
+    assert me.page.url == f"{me.base}/"
+
+
 def test_names_are_as_long_as_they_may_be_whatever_is_in_them(me: Guest, project: Project) -> None:
     name = "\N{ROBOT FACE}" * 100
     project.spawn()  # and so waits until there is a worker
@@ -553,6 +588,28 @@ def test_a_chart_has_the_colours_of_the_scheme_that_is_chosen_now(me: Guest, pro
     quiet = "getComputedStyle(document.documentElement).getPropertyValue('--quiet').trim()"
     assert colours == {me.page.evaluate(quiet)}
     expect(me.page.locator("[data-chart] canvas")).to_have_count(1)
+
+
+TOP = "element => element.getBoundingClientRect().top"
+
+
+def test_on_a_narrow_screen_what_is_needed_is_at_hand(
+    browser: Browser, server: str, admin: Api, project: Project
+) -> None:
+    for number in range(20):
+        project.spawn(wait=False, name=f"narrow-{number}", current_task="a task of several words")
+    project.spawn(name="narrow-last")
+    with guest(browser, server, admin, viewport={"width": 360, "height": 800}) as me:
+        me.go(f"/p/{slug(project)}/agents")
+        expect(me.page.locator("#search")).to_be_in_viewport()
+        expect(me.page.locator("button[aria-label='pause narrow-last']")).to_be_in_viewport(ratio=1)
+        me.page.click("text=All that match, and spawn")
+        expect(me.page.locator(".spawn h2")).to_be_in_viewport()
+        me.go("/commands")
+        filter_, table = (me.page.locator(each).evaluate(TOP) for each in ("#search", ".scroll"))
+        assert filter_ < table
+        me.go("/audit")
+        assert me.page.locator("td time").first.evaluate("time => time.getClientRects().length") == 1
 
 
 @pytest.fixture

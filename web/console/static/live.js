@@ -7,6 +7,7 @@
   const SLOW = 10000; // ms after which a page is fetched anew where nothing was heard: usage and refusals are no events
   const RETRY = 3000; // ms until a stream that was refused is asked for again
   const AIM = 1000; // ms that a hand may take from its last move over a button to the press
+  const NEXT = 1500; // ms after "g" in which a page's letter counts
   const OVER = [401, 403, 404]; // who may not, or no longer, see this page
   const live = () => document.getElementById("live");
   const button = document.getElementById("pulse");
@@ -151,15 +152,23 @@
   addEventListener("pagehide", disconnect);
   setInterval(refresh, SLOW);
 
-  let going = false;
+  const page = (key) => document.querySelector(`nav a[data-key="${CSS.escape(key)}"]`);
+
+  // Where a page has no search, the agents' is meant.
+  const search = () => {
+    const field = document.getElementById("search");
+    if (field) { field.focus(); field.select(); } else if (page("a")) location.assign(`${page("a").href}#search`);
+  };
+
+  let going = 0;
   document.addEventListener("keydown", (event) => {
     const at = document.activeElement;
     if (event.ctrlKey || event.metaKey || event.altKey || (at && /^(INPUT|TEXTAREA|SELECT)$/.test(at.tagName))) return;
-    if (going) {
-      going = false;
-      document.querySelector(`nav a[data-key="${CSS.escape(event.key)}"]`)?.click();
-    } else if (event.key === "g") going = true;
-    else if (event.key === "/") { event.preventDefault(); document.getElementById("search")?.focus(); }
+    const isGoing = Date.now() - going < NEXT;
+    going = 0;
+    if (isGoing) page(event.key)?.click();
+    else if (event.key === "g") going = Date.now();
+    else if (event.key === "/") { event.preventDefault(); search(); }
     else if (event.key === "r") location.reload();
   });
 
