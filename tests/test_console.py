@@ -698,6 +698,22 @@ def test_a_page_is_light_and_loads_nothing_from_elsewhere(quiet: Project, visito
         assert weight <= WEIGHT, (path, weight)
 
 
+def test_whatever_leads_or_acts_from_a_list_is_known_by_an_id(quiet: Project, visitor: Visitor) -> None:
+    agents = [quiet.born(name=f"agent-{number}") for number in range(3)]
+    quiet.send(agents[0], "resume")
+    usage = {"entries": [{"report_id": "r", "input_tokens": 5, "cost": 1}]}
+    assert quiet.api.post(f"{quiet.agent(agents[0])}/usage", usage).status_code == 202
+    drain()
+    eventually(lambda: "agent-2" in visitor.get("/audit").text)
+
+    for path in ("/", f"/p/{slug(quiet)}/agents", f"/a/{agents[0]}", "/commands", "/costs", "/audit", "/workers"):
+        page = visitor.get(path).text
+        assert 'data-live="' in page
+        items = re.findall(r"<(tr|li)\b([^>]*)>(.*?)</\1>", page, re.DOTALL)
+        nameless = [body for _, marks, body in items if re.search("<a |<button", body) and ' id="' not in marks]
+        assert nameless == [], f"{path}: a refresh writes another one over it, and a press does what that one says"
+
+
 def test_an_asset_is_what_it_is_in_any_encoding(visitor: Visitor) -> None:
     address = next(iter(assets(visitor.get("/"))))
 

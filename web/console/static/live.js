@@ -43,7 +43,7 @@
   document.addEventListener("pointerdown", (event) => { isPressed = event.button === 0; }, true);
   document.addEventListener("pointermove", (event) => {
     if (!event.buttons) isPressed = false; // it was let go where nobody could tell
-    if (event.target.closest?.("#live a, #live button")) aimed = Date.now();
+    if (event.target.closest?.("#live a, #live button, #live summary")) aimed = Date.now();
   }, true);
   for (const end of ["pointerup", "pointercancel", "blur"]) addEventListener(end, () => { isPressed = false; });
 
