@@ -591,6 +591,7 @@ def test_a_chart_has_the_colours_of_the_scheme_that_is_chosen_now(me: Guest, pro
 
 
 TOP = "element => element.getBoundingClientRect().top"
+LEFT, RIGHT = TOP.replace("top", "left"), TOP.replace("top", "right")
 
 
 def test_on_a_narrow_screen_what_is_needed_is_at_hand(
@@ -603,6 +604,8 @@ def test_on_a_narrow_screen_what_is_needed_is_at_hand(
         me.go(f"/p/{slug(project)}/agents")
         expect(me.page.locator("#search")).to_be_in_viewport()
         expect(me.page.locator("button[aria-label='pause narrow-last']")).to_be_in_viewport(ratio=1)
+        mine = me.page.locator("table.agents tr", has_text="narrow-last")
+        assert mine.locator(".status").evaluate(RIGHT) <= mine.locator("button").evaluate(LEFT)
         me.page.click("text=All that match, and spawn")
         expect(me.page.locator(".spawn h2")).to_be_in_viewport()
         me.go("/commands")
