@@ -577,7 +577,8 @@ def test_settings_make_and_end_keys_types_projects_and_users(app: OpenAPI, admin
     ["/?range=9y", "/?project=none-such", "/commands?state=odd", "/commands?verb=odd", "/commands?agent=x",
      "/commands?cursor=%00", "/audit?cursor=nonsense", "/audit?limit=0", "/audit?limit=%C2%B2", "/audit?limit=1000000",
      "/costs?range=1h", "/charts/odd", "/charts/fleet.xml", "/a/odd", f"/a/{ANY}", f"/a/{ANY}?strip=1y",
-     "/p/odd/agents", "/live?after=nonsense", "/console/x/none.js", "/a/%F0%9F%92%A9", "/?project=%00"],
+     "/p/odd/agents", "/live?after=nonsense", "/console/x/none.js", "/a/%F0%9F%92%A9", "/?project=%00",
+     "/p/%00/agents", "/a/%00", "/charts/%00", "/p/%00/agents/bulk?verb=pause"],
 )  # fmt: skip
 def test_nonsense_in_an_address_is_a_page_with_a_sentence(visitor: Visitor, path: str) -> None:
     answer = visitor.get(path)

@@ -137,11 +137,11 @@ def _demand_a_form() -> None:
 
 
 def _demand_text() -> None:
-    """Raises Invalid for what no field can hold, wherever it is."""
-    for values in (request.args, request.form):
-        for name, value in values.items(multi=True):
-            if "\0" in name + value:
-                raise Invalid(Violation("must not contain NUL characters", name.replace("\0", "")))
+    """Raises Invalid for what no field can hold, wherever it is: in the path, behind it, or in a form."""
+    path = (request.view_args or {}).items()
+    for name, value in (*path, *request.args.items(multi=True), *request.form.items(multi=True)):
+        if "\0" in name + value:
+            raise Invalid(Violation("must not contain NUL characters", name.replace("\0", "")))
 
 
 def _caller() -> Caller | None:
