@@ -79,6 +79,11 @@ def reachable(status: Status | None) -> list[Status]:
     return [target for target in Status if (status, target) in _EDGES]
 
 
+def sendable(status: Status | None) -> list[Verb]:
+    """The verbs that a caller can send and that lead from `status` to another, in the order of COMMANDS."""
+    return [verb for verb in COMMANDS if status in MOVES.get(verb, {})]
+
+
 def refuse_update(status: Status | None) -> Refused:
     """The refusal of an update that a terminated agent gets, whatever the update says."""
     return refusal(status, f"an agent that is {status} cannot be updated")

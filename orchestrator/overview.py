@@ -78,7 +78,8 @@ _UNPRICED = text(f"""
     WHERE project_id {_MINE} AND hour > now() - interval '24 hours'
 """)
 _COMMANDS = """
-    SELECT c.*, a.name AS agent_name, u.email AS actor_email, e.recorded_at, p.slug AS project_slug
+    SELECT c.*, a.name AS agent_name, a.version AS agent_version, a.holds AS agent_holds, u.email AS actor_email,
+        e.recorded_at, e.changes->'holds' AS holds_left, p.slug AS project_slug
     FROM projects p CROSS JOIN LATERAL (
         SELECT * FROM commands WHERE project_id = p.id{more} ORDER BY seq DESC LIMIT :limit
     ) c

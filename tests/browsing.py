@@ -55,3 +55,25 @@ def words(answer: TestResponse) -> str:
 def assets(answer: TestResponse) -> set[str]:
     """The addresses of all that a page loads."""
     return set(re.findall(r'(?:src|href)="(/console/[^"]+)"', answer.text))
+
+
+def form(answer: TestResponse, action: str | None) -> dict[str, Any]:
+    """What the page's form for an address is sent with, as the page has filled it in: its inputs and chosen options.
+    Without an address, the one that filters the page itself."""
+    place = r'role="search"' if action is None else f'action="{re.escape(action)}"'
+    found = re.search(rf"<form[^>]* {place}[^>]*>(.*?)</form>", answer.text, re.DOTALL)
+    assert found, f"no form for {action}"
+    inputs = [_attributes(tag) for tag in re.findall(r"<input([^>]*)>", found[1])]
+    selects = re.findall(r'<select[^>]* name="([^"]+)"[^>]*>(.*?)</select>', found[1], re.DOTALL)
+    typed = {each["name"]: each.get("value", "") for each in inputs}
+    return typed | {name: _chosen(options) for name, options in selects}
+
+
+def _chosen(options: str) -> str:
+    found = re.findall(r"<option([^>]*)>([^<]*)", options)
+    tag, words = next((each for each in found if re.search(r"\bselected\b", each[0])), found[0])
+    return _attributes(tag).get("value", unescape(words))
+
+
+def _attributes(tag: str) -> dict[str, str]:
+    return {name: unescape(value) for name, value in re.findall(r'([\w-]+)="([^"]*)"', tag)}

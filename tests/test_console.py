@@ -20,7 +20,7 @@ from sqlalchemy import text
 from orchestrator import overview, sessions
 from orchestrator.db import begin
 from orchestrator.errors import RateLimited
-from tests.browsing import SAME, Visitor, assets, words
+from tests.browsing import SAME, Visitor, assets, form, words
 from tests.stage import Api, Project, drain, eventually, sql
 from web.console.door import COOKIE, CSP
 
@@ -298,12 +298,78 @@ def test_a_pause_with_a_reason_is_applied_told_and_undone(visitor: Visitor, proj
     assert project.api.get(project.agent(agent)).json["status"] == "idle"  # type: ignore[index]
 
 
+def test_an_undo_is_offered_and_done_only_while_nothing_else_has_happened(quiet: Project, visitor: Visitor) -> None:
+    agent = quiet.born()
+    sent = visitor.send(f"/a/{agent}/pause")
+    drain()
+    undo = form(visitor.follow(sent), f"/a/{agent}/resume")
+    assert undo["reason"] == "undo of pause"
+    quiet.send(agent, "resume")
+    quiet.send(agent, "pause", reason="a colleague's")
+    drain()
+
+    again, late = visitor.follow(sent), visitor.send(f"/a/{agent}/resume", **undo)
+    drain()
+
+    assert "Undo" not in words(again)
+    assert "nothing was done, for the agent has changed meanwhile" in words(visitor.follow(late))
+    assert quiet.api.get(quiet.agent(agent)).json["holds"][0]["reason"] == "a colleague's"  # type: ignore[index]
+    assert visitor.send(f"/a/{agent}/resume", version="latest").status_code == 422
+
+
+def test_an_undo_gives_the_hold_back_to_its_owner(quiet: Project, visitor: Visitor) -> None:
+    agent = quiet.born()
+    quiet.send(agent, "pause", owner="budget")
+    drain()
+
+    lifted = visitor.send(f"/a/{agent}/resume", owner="budget")
+    drain()
+    visitor.send(f"/a/{agent}/pause", **form(visitor.follow(lifted), f"/a/{agent}/pause"))
+    drain()
+
+    held = quiet.api.get(quiet.agent(agent)).json["holds"]  # type: ignore[index]
+    assert [hold["owner"] for hold in held] == ["budget"]
+
+
+def test_only_what_can_be_done_is_offered(quiet: Project, visitor: Visitor) -> None:
+    mine, budgets, both = (quiet.born(name=name) for name in ("mine", "budgets", "both"))
+    for agent, owner in ((mine, "manual"), (budgets, "budget"), (both, "budget"), (both, "manual")):
+        quiet.send(agent, "pause", owner=owner)
+    drain()
+
+    pages = {agent: visitor.get(f"/a/{agent}").text for agent in (mine, budgets, both)}
+    listed = visitor.get(f"/p/{slug(quiet)}/agents").text
+
+    assert [agent for agent, page in pages.items() if 'id="do-pause"' in page] == [budgets]
+    assert all('id="do-resume"' in page for page in pages.values())
+    assert [agent for agent in pages if f'action="/a/{agent}/resume"' in listed] == [mine, both]
+    assert f'<a href="/a/{budgets}#do-resume">held by budget</a>' in listed
+    assert form(visitor.get(f"/a/{both}"), f"/a/{both}/resume")["owner"] == "manual"
+
+
+def test_a_resume_says_who_still_holds_the_agent(quiet: Project, visitor: Visitor) -> None:
+    agent = quiet.born()
+    for owner in ("budget", "manual"):
+        quiet.send(agent, "pause", owner=owner)
+    drain()
+
+    sent = visitor.send(f"/a/{agent}/resume", owner="manual")
+    drain()
+    told = words(visitor.follow(sent))
+    quiet.send(agent, "resume", owner="budget")
+    drain()
+
+    assert "; still held by budget" in told
+    assert "still held by" not in words(visitor.follow(sent))
+
+
 def test_a_refused_verb_says_what_is_possible_now(visitor: Visitor, project: Project) -> None:
     agent = project.spawn()["id"]
 
     page = visitor.follow(visitor.send(f"/a/{agent}/resume"))
 
-    assert "cannot resume an agent that is idle; possible now: working, paused, terminated" in words(page)
+    assert "cannot resume an agent that is idle; possible now: pause, terminate" in words(page)
+    assert "possible now: pause, terminate" in words(visitor.get(f"/commands?project={slug(project)}&state=rejected"))
 
 
 def test_a_form_that_is_sent_twice_counts_once(quiet: Project, visitor: Visitor) -> None:

@@ -19,6 +19,7 @@ from orchestrator.lifecycle import Status
 from orchestrator.models import agent_types
 from web.console import pictures, place
 from web.console.door import bp
+from web.console.told import told
 from web.headers import path_id
 
 ROWS, TOLD = 50, 200
@@ -44,10 +45,11 @@ def table(project: str, problem: Problem | None = None) -> Response:
         wanted, filters = _wanted(request.args)
         page = _page(db, at.ids[0], wanted)
         shown = {"shown": page, "filters": filters, "types": _types(db), "batch": _batch(db, at.ids[0])}
-        done = spoken_of(db, at.ids)
+        done = told(db, at.ids)
     html = render_template(
-        "console/agents.html", at=at, problem=problem, form=request.form, bulk=BULK, done=done, **shown
-    )
+        "console/agents.html", at=at, problem=problem, form=request.form, bulk=BULK, done=done,
+        is_mine=pictures.is_mine, **shown,
+    )  # fmt: skip
     return make_response(html, problem.status if problem else 200)
 
 
@@ -88,20 +90,10 @@ def show(agent_id: UUID, problem: Problem | None = None, verb: str = "") -> Resp
         at = place.here(db, str(row.project_id))
         story = overview.story(db, agent_id, TOLD)
         why = explain(db, row)
-        done = spoken_of(db, [row.project_id])
+        done = told(db, [row.project_id])
     shown = {"agent": row, "story": story, "why": why, "done": done, **_pictures(row, story.events)}
     html = render_template("console/agent.html", at=at, problem=problem, sent=verb, form=request.form, **shown)
     return make_response(html, problem.status if problem else 200)
-
-
-def spoken_of(db: Connection, projects: Sequence[UUID]) -> Any | None:
-    """The command that was just sent, as it stands: the address names it. None for what the caller cannot see."""
-    try:
-        wanted = UUID(request.args.get("done", ""))
-    except ValueError:
-        return None
-    rows, _ = overview.commands(db, projects, {"id": wanted}, None, 1)
-    return rows[0] if rows else None
 
 
 def _pictures(row: Any, events: Sequence[Any]) -> dict[str, Any]:
@@ -123,7 +115,7 @@ def _pictures(row: Any, events: Sequence[Any]) -> dict[str, Any]:
         "shares": pictures.shares(segments),
         "edges": pictures.diagram(row.status),
         "places": pictures.PLACES,
-        "verbs": pictures.possible(row.status),
+        "verbs": pictures.possible(row.status, row.holds),
     }
 
 

@@ -10,6 +10,7 @@ from sqlalchemy import Row
 from werkzeug.wrappers import Response as AnyResponse
 
 from orchestrator import accept, logs, overview
+from orchestrator.accept import Conditions
 from orchestrator.db import autocommit, begin
 from orchestrator.errors import Invalid, NotFound, Problem, Violation
 from orchestrator.fields import violations
@@ -27,7 +28,7 @@ WAIT_SECONDS = 1.0
 """For so long the next page waits for what was asked; it shows what has become of it, or that it waits."""
 
 FIELDS = {
-    Verb.PAUSE: ("reason",),
+    Verb.PAUSE: ("reason", "owner"),
     Verb.RESUME: ("reason", "owner"),
     Verb.TERMINATE: ("reason",),
     Verb.UPDATE: (),
@@ -52,12 +53,14 @@ def send(agent_id: str, verb: str) -> AnyResponse:
         agent = overview.agent(db, g.caller, path_id(agent_id, "agent"))
     try:
         gate.spend(verb, str(g.caller.user_id))
-        order = _order(Verb(verb), agent)
+        order, only_if = _order(Verb(verb), agent), Conditions(_version())
         with autocommit() as db:
-            accepted = accept.accept(db, g.caller, agent.project_id, agent.id, order, once=_once(order))
+            accepted = accept.accept(
+                db, g.caller, agent.project_id, agent.id, order, once=_once(order), conditions=only_if
+            )
     except Problem as problem:
         return agents.show(agent.id, problem, verb)
-    return _then(accepted, url_for("console.agent", agent_id=agent.id))
+    return _then(accepted, "console.agent", agent_id=agent.id)
 
 
 @bp.post("/p/<project>/agents")
@@ -73,7 +76,7 @@ def spawn(project: str) -> AnyResponse:
             accepted = accept.spawn(db, g.caller, chosen.id, order, once=_once(order))
     except Problem as problem:
         return agents.table(project, problem)
-    return _then(accepted, url_for("console.agents", project=chosen.slug))
+    return _then(accepted, "console.agents", project=chosen.slug)
 
 
 @bp.post("/p/<project>/agents/bulk")
@@ -100,6 +103,14 @@ def _order(verb: Verb, agent: Row[Any]) -> Order:
     if verb is Verb.UPDATE:
         return _read(Update, _changed())
     return _read(ORDERS[verb], _filled(FIELDS[verb]))
+
+
+def _version() -> int | None:
+    """The only version of the agent that this is meant for; None for any. Raises Invalid for what is none."""
+    given = request.form.get("version", "")
+    if given and not (given.isascii() and given.isdigit() and len(given) < 19):  # noqa: PLR2004  # what a bigint holds
+        raise Invalid(Violation("must be a version of the agent", "version"))
+    return int(given) if given else None
 
 
 def _filled(names: tuple[str, ...]) -> dict[str, Any]:
@@ -145,14 +156,15 @@ def _once(order: Any) -> Once | None:
     key = request.form.get("once", "")
     if not (key.isascii() and key.isalnum() and len(key) <= 64):  # noqa: PLR2004  # ours are shorter
         return None
-    parts = f"{request.path} {order.model_dump_json(exclude_unset=True)}"
+    parts = f"{request.path} {order.model_dump_json(exclude_unset=True)} {request.form.get('version', '')}"
     return Once(f"console-{key}", sha256(parts.encode()).digest())
 
 
-def _then(accepted: accept.Accepted, page: str) -> AnyResponse:
+def _then(accepted: accept.Accepted, page: str, **which: Any) -> AnyResponse:
+    """The page that tells what has become of it: its endpoint, and what its address says."""
     command = accepted.command
     bell.ring()
     if not accepted.replayed:
         log.info("command_accepted", command_id=str(command.id), agent_id=str(command.agent_id), verb=command.verb)
     answers.await_stage(command, WAIT_SECONDS, "applied")
-    return redirect(f"{page}?done={command.id}", 303)
+    return redirect(url_for(page, **which, done=command.id), 303)

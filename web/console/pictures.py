@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from orchestrator.lifecycle import MOVES, Status, edges
+from orchestrator.holds import MANUAL
+from orchestrator.lifecycle import Status, edges, sendable
 
 WIDTH, HEIGHT = 100.0, 20.0
 """Of a sparkline, in its own units."""
@@ -79,10 +80,18 @@ def diagram(current: str) -> list[Edge]:
     return [_edge(verb, before, after, before == current) for verb, before, after in edges() if before is not None]
 
 
-def possible(status: str) -> list[str]:
-    """The verbs that lead anywhere from a status, and can be sent by a button."""
-    verbs = [str(verb) for verb in ("resume", "pause", "terminate") if Status(status) in MOVES[verb]]  # type: ignore[index]
-    return ["pause", *verbs] if status == Status.PAUSED else verbs
+def possible(status: str, holds: Sequence[Any]) -> list[str]:
+    """The verbs that a button can send to an agent in this status with these holds: those that lead anywhere, and a
+    pause beside other owners' holds, for what is sent here is manual."""
+    verbs = [str(verb) for verb in sendable(Status(status))]
+    if status == Status.PAUSED and not is_mine(holds):
+        verbs.insert(1, "pause")
+    return verbs
+
+
+def is_mine(holds: Sequence[Any]) -> bool:
+    """Whether there is a manual hold among them: one that a button lifts without a question."""
+    return any(hold["owner"] == MANUAL for hold in holds)
 
 
 def _add(segments: list[Segment], status: str, start: datetime, end: datetime, since: datetime, whole: float) -> None:

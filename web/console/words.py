@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from orchestrator.lifecycle import Status
+from orchestrator.errors import PreconditionFailed, Refused
+from orchestrator.lifecycle import Status, sendable
 
 SIGNS = {
     Status.IDLE: "○",
@@ -80,5 +81,19 @@ def who(row: Any) -> str:
     return "the agent" if row.actor_type == "agent" else "the system"
 
 
-FILTERS = {each.__name__: each for each in (sign, duration, milliseconds, ago, money, number, clock, document, who)}
+def refusal(error: dict[str, Any]) -> str:
+    """What a command's error says to people: what can be done now as verbs, where the API names statuses; and what a
+    changed version means."""
+    message = str(error["message"])
+    if error["code"] == PreconditionFailed.code:
+        return f"nothing was done, for the agent has changed meanwhile: {message}"
+    why, possible, _ = message.partition("; possible now: ")
+    if error["code"] == Refused.code and possible:
+        status = error.get("current_status")
+        return f"{why}{possible}{', '.join(sendable(status and Status(status)))}"
+    return message
+
+
+_ALL = (sign, duration, milliseconds, ago, money, number, clock, document, who, refusal)
+FILTERS = {each.__name__: each for each in _ALL}
 """What templates may call."""
