@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, text
 
 from orchestrator import cursors
-from orchestrator.errors import NotFound
+from orchestrator.errors import Invalid, NotFound, Violation
 from orchestrator.feed import HORIZON
 from orchestrator.fields import parse_uuid
 from orchestrator.fleet import AGENT
@@ -37,6 +37,10 @@ _PROJECT = f"""
 _PROJECTS = text(f"{_PROJECT} ORDER BY p.id DESC LIMIT {PROJECTS}")
 _ONE_PROJECT = text(f"{_PROJECT} AND (p.slug = :name OR p.id = :id) ORDER BY p.id = :id DESC LIMIT 1")
 _AGENT = text(f"{AGENT} WHERE a.id = :agent AND (:superuser OR p.owner_id = :user) AND a.status IS NOT NULL")
+_NAMED = text("""
+    SELECT id FROM agents WHERE project_id = ANY(CAST(:projects AS uuid[])) AND name = :name AND status IS NOT NULL
+    LIMIT 2
+""")
 
 _MINE = "= ANY(CAST(:projects AS uuid[]))"
 # The places first, which one index alone has: else a page would read so many events of each project.
@@ -154,6 +158,15 @@ def agent(db: Connection, caller: Caller, agent_id: UUID) -> Row[Any]:
     if row is None:
         raise NotFound(f"there is no agent {agent_id}")
     return row
+
+
+def agent_named(db: Connection, projects: Sequence[UUID], name: str) -> UUID:
+    """The id of the agent of these projects with this name. Raises Invalid where there is none, or more than one."""
+    found = db.execute(_NAMED, {"projects": list(projects), "name": name}).scalars().all()
+    if len(found) == 1:
+        return UUID(str(found[0]))
+    why = f"several agents are called {name!r}; name it by its id" if found else f"there is no agent {name!r}"
+    raise Invalid(Violation(why, "agent"))
 
 
 def attention(db: Connection, projects: Sequence[UUID]) -> Attention:

@@ -745,9 +745,98 @@ def test_an_agent_that_moved_often_is_drawn_as_far_as_it_is_known(
     assert 'aria-label="idle 67 % paused 33 % "' in page
 
 
-def test_nonsense_in_an_agents_filters_keeps_its_page(quiet: Project, visitor: Visitor) -> None:
-    for query in ("status=asleep", "cursor=x", "limit=-1"):
-        assert visitor.get(f"/p/{slug(quiet)}/agents?{query}").status_code == 422
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"status": "asleep"}, "status : Input should be 'idle'"),
+        ({"batch": "x"}, "batch : must be a UUID"),
+        ({"q": "n" * 101}, "q : String should have at most 100 characters"),
+        ({"cursor": "x"}, "cursor : is not a cursor this server gave out"),
+        ({"limit": "-1"}, "limit : can be 1 to 100"),
+    ],
+)
+def test_nonsense_in_an_agents_filters_keeps_its_page(
+    quiet: Project, visitor: Visitor, wrong: dict[str, str], says: str
+) -> None:
+    typed = {"q": "scout", "type": "no-such", "status": "idle", "batch": ANY} | wrong
+
+    page = visitor.client.get(f"/p/{slug(quiet)}/agents", query_string=typed)
+
+    assert page.status_code == 422
+    assert says in words(page)
+    assert 'aria-label="Pages"' in page.text
+    assert "data-live" not in page.text, "what is wrong is wrong for good"
+    assert form(page, None) == {name: typed[name] for name in ("batch", "q", "type", "status")}
+
+
+def test_more_than_is_matched_by_is_refused_before_anything_is_sent(quiet: Project, visitor: Visitor) -> None:
+    quiet.born(name="n" * 100)
+
+    asked = visitor.get(f"/p/{slug(quiet)}/agents/bulk?verb=pause&q={'n' * 101}")
+
+    assert asked.status_code == 422
+    assert "q : String should have at most 100 characters" in words(asked)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"agent": "scout-01"}, "agent : there is no agent 'scout-01'"),
+        ({"agent": "twin"}, "agent : several agents are called 'twin'; name it by its id"),
+        ({"state": "zzz"}, "state : can be queued"),
+        ({"verb": "zzz"}, "verb : can be spawn"),
+        ({"batch": "zzz"}, "batch : must be a batch's id"),
+    ],
+)
+def test_nonsense_in_a_ledgers_filters_keeps_what_was_typed(
+    quiet: Project, visitor: Visitor, wrong: dict[str, str], says: str
+) -> None:
+    for _ in range(2):
+        quiet.born(name="twin")
+    typed = {"verb": "pause", "state": "applied", "batch": ANY, "project": slug(quiet), "range": "24h"} | wrong
+
+    page = visitor.client.get("/commands", query_string=typed)
+
+    assert page.status_code == 422
+    assert says in words(page)
+    assert 'aria-label="Pages"' in page.text
+    assert typed.items() <= form(page, None).items()
+
+
+def test_commands_are_found_by_their_agents_name(quiet: Project, visitor: Visitor) -> None:
+    agents = [quiet.born(name=name) for name in ("alpha", "beta")]
+
+    page = visitor.get(f"/commands?project={slug(quiet)}&agent=alpha").text
+
+    assert [agent for agent in agents if f'href="/a/{agent}"' in page] == agents[:1]
+
+
+def test_filters_are_kept_by_what_is_filtered_anew(quiet: Project, visitor: Visitor, admin: Api) -> None:
+    name = slug(quiet)
+    ledger = visitor.get(f"/commands?project={name}&batch={ANY}&range=24h")
+    assert f"Of batch {ANY} . Show all" in words(ledger)
+    assert {"project": name, "batch": ANY, "range": "24h"}.items() <= form(ledger, None).items()
+    gone = admin.get(f"agent-types/{quiet.type_id}").json["slug"]  # type: ignore[index]
+    for given, kept in ((quiet.type_id, gone), (quiet.type_id.upper(), gone), (gone, gone)):
+        assert form(visitor.get(f"/p/{name}/agents?type={given}"), None)["type"] == kept
+    assert admin.patch(f"agent-types/{quiet.type_id}", {"is_active": False}).status_code == 200
+
+    for given in (quiet.type_id, gone):
+        assert form(visitor.get(f"/p/{name}/agents?type={given}"), None)["type"] == given
+
+
+def test_a_spawn_keeps_the_filters_that_it_was_sent_from(quiet: Project, visitor: Visitor) -> None:
+    path = f"/p/{slug(quiet)}/agents?status=paused&q=s"
+    action = html.unescape(re.findall(r'<form class="spawn" method="post" action="([^"]+)"', visitor.get(path).text)[0])
+
+    refused = visitor.send(action, name="x", agent_type_id="nonsense", reason="for the night")
+    sent = visitor.send(action, name="x", agent_type_id=quiet.type_id, reason="for the night")
+
+    assert refused.status_code == 422
+    assert {"status": "paused", "q": "s"}.items() <= form(refused, None).items()
+    assert 'value="for the night"' in refused.text
+    assert sent.headers["Location"].startswith(path)
+    assert sql("SELECT reason FROM commands WHERE verb = 'spawn'")[-1].reason == "for the night"
 
 
 def test_a_page_is_light_and_loads_nothing_from_elsewhere(quiet: Project, visitor: Visitor) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from flask import Response, g, make_response, redirect, render_template, request, url_for
+from pydantic import ValidationError
 from sqlalchemy import Connection, select
 from werkzeug.wrappers import Response as AnyResponse
 
@@ -13,9 +14,9 @@ from orchestrator import fleet, matching, overview, queries
 from orchestrator.db import autocommit
 from orchestrator.errors import Invalid, Problem, Violation
 from orchestrator.explain import explain
-from orchestrator.fields import parse_uuid
+from orchestrator.fields import violations
 from orchestrator.fleet import Filter
-from orchestrator.lifecycle import Status
+from orchestrator.matching import Which
 from orchestrator.models import agent_types
 from web.console import pictures, place
 from web.console.door import bp
@@ -31,6 +32,8 @@ STRIPS = {"1h": 1, "24h": 24, "7d": 168}
 BULK = ("pause", "resume", "terminate")
 FILTERS = ("status", "type", "q", "batch")
 
+NOBODY = fleet.Page([], None, ROWS, 0, total_is_at_least=False, more=False)
+
 
 @bp.get("/p/<project>/agents")
 def agents(project: str) -> Response:
@@ -42,13 +45,13 @@ def table(project: str, problem: Problem | None = None) -> Response:
     """The same, and what was wrong with what was sent."""
     with autocommit() as db:
         at = place.here(db, project)
-        wanted, filters = _wanted(request.args)
-        page = _page(db, at.ids[0], wanted)
+        filters = given(request.args)
+        page, wrong = place.tried(lambda: _page(db, at.ids[0], _wanted(filters)), NOBODY)
         shown = {"shown": page, "filters": filters, "types": _types(db), "batch": _batch(db, at.ids[0])}
-        done = told(db, at.ids)
+        done, problem = told(db, at.ids), problem or wrong
     html = render_template(
-        "console/agents.html", at=at, problem=problem, form=request.form, bulk=BULK, done=done,
-        is_mine=pictures.is_mine, **shown,
+        "console/agents.html", at=at, problem=problem, form=request.form, bulk=BULK, done=done, wrong=wrong,
+        is_mine=pictures.is_mine, **shown, **place.stillness(wrong),
     )  # fmt: skip
     return make_response(html, problem.status if problem else 200)
 
@@ -66,13 +69,13 @@ def confirm(project: str, problem: Problem | None = None) -> Response:
     """The same, and what was wrong with the answer."""
     with autocommit() as db:
         at = place.here(db, project)
-        given = request.form or request.args
-        if given.get("verb") not in BULK:
+        asked = request.form or request.args
+        if asked.get("verb") not in BULK:
             raise Invalid(Violation(f"can be {', '.join(BULK)}", "verb"))
-        wanted, filters = _wanted(given)
-        count = matching.count(db, at.ids[0], wanted)
+        filters = given(asked)
+        count = matching.count(db, at.ids[0], _wanted(filters))
     html = render_template(
-        "console/bulk.html", at=at, problem=problem, verb=given["verb"], count=count, filters=filters, form=request.form
+        "console/bulk.html", at=at, problem=problem, verb=asked["verb"], count=count, filters=filters, form=request.form
     )
     return make_response(html, problem.status if problem else 200)
 
@@ -119,17 +122,17 @@ def _pictures(row: Any, events: Sequence[Any]) -> dict[str, Any]:
     }
 
 
-def _wanted(given: Any) -> tuple[Filter, dict[str, str]]:
-    """The filter that an address or a form names. Raises Invalid for a status or a batch that cannot be."""
-    filters = {name: given[name].strip()[:100] for name in FILTERS if given.get(name, "").strip()}
-    status, batch = filters.get("status"), filters.get("batch")
-    if status is not None and status not in map(str, Status):
-        raise Invalid(Violation(f"can be {', '.join(Status)}", "status"))
+def given(values: Any) -> dict[str, str]:
+    """The filters that an address or a form names, as they were typed."""
+    return place.given(FILTERS, values)
+
+
+def _wanted(filters: dict[str, str]) -> Filter:
+    """Which agents these filters mean. Raises Invalid, as the API does, for what cannot be."""
     try:
-        of = parse_uuid(batch) if batch else None
-    except ValueError:
-        raise Invalid(Violation("must be a batch's id, a UUID", "batch")) from None
-    return Filter(Status(status) if status else None, filters.get("type"), filters.get("q"), of), filters
+        return Which.model_validate(filters).wanted()
+    except ValidationError as error:
+        raise Invalid(*violations(error)) from None
 
 
 def _page(db: Connection, project_id: UUID, wanted: Filter) -> fleet.Page:

@@ -5,35 +5,43 @@ import io
 from typing import Any
 from uuid import UUID
 
-from flask import Response, render_template, request
+from flask import Response, make_response, render_template, request
+from sqlalchemy import Connection
 
 from orchestrator import overview
 from orchestrator.db import autocommit
 from orchestrator.errors import Invalid, Violation
+from orchestrator.fields import is_uuid, parse_uuid
 from orchestrator.lifecycle import COMMANDS
+from orchestrator.rows import Rows
 from orchestrator.states import State
 from web.console import place, words
 from web.console.door import bp
-from web.console.place import RANGES
+from web.console.place import RANGES, Place
 
 ROWS = 50
 
 EXPORTED = 5_000
 """Lines of an audit as CSV: the newest."""
 
+FILTERS = ("state", "verb", "batch", "agent")
+
+NOTHING: tuple[Rows, str | None] = ([], None)
+"""A page of commands without any, and without a next one."""
+
 
 @bp.get("/commands")
-def commands() -> str:
+def commands() -> Response:
     """The ledger."""
     with autocommit() as db:
         at = place.here(db)
-        name, _ = place.window(RANGES, "1h")
-        wanted, filters = _wanted()
-        rows, cursor = overview.commands(db, at.ids, wanted, request.args.get("cursor"), place.limit(ROWS))
-    return render_template(
-        "console/commands.html", at=at, rows=rows, cursor=cursor, filters=filters, range=name, ranges=RANGES,
-        states=State, verbs=COMMANDS,
+        filters = place.given(FILTERS, request.args)
+        (rows, cursor), wrong = place.tried(lambda: _found(db, at, filters), NOTHING)
+    html = render_template(
+        "console/commands.html", at=at, rows=rows, cursor=cursor, filters=filters, ranges=RANGES, states=list(State),
+        range=place.kept(RANGES, "1h"), verbs=COMMANDS, problem=wrong, **place.stillness(wrong),
     )  # fmt: skip
+    return make_response(html, wrong.status if wrong else 200)
 
 
 @bp.get("/audit")
@@ -69,21 +77,32 @@ def _harmless(cell: str | None) -> str:
     return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
 
 
-def _wanted() -> tuple[dict[str, Any], dict[str, str]]:
-    """The filter that the address names. Raises Invalid for what there is not."""
-    filters = {name: request.args[name] for name in ("state", "verb", "batch", "agent") if request.args.get(name)}
+def _found(db: Connection, at: Place, filters: dict[str, str]) -> tuple[Rows, str | None]:
+    place.window(RANGES, "1h")  # what is wrong with the chart's is said, too
+    wanted = _wanted(db, at, filters)
+    return overview.commands(db, at.ids, wanted, request.args.get("cursor"), place.limit(ROWS))
+
+
+def _wanted(db: Connection, at: Place, filters: dict[str, str]) -> dict[str, Any]:
+    """Which commands these filters mean. Raises Invalid for what there is not."""
     for name, known in (("state", list(State)), ("verb", list(COMMANDS))):
         if filters.get(name, known[0]) not in map(str, known):
             raise Invalid(Violation(f"can be {', '.join(known)}", name))
     wanted: dict[str, Any] = {name: filters[name] for name in ("state", "verb") if name in filters}
-    for name in ("batch", "agent"):
-        if name in filters:
-            wanted[f"{name}_id"] = _id(filters[name], name)
-    return wanted, filters
+    if "batch" in filters:
+        wanted["batch_id"] = _batch(filters["batch"])
+    if "agent" in filters:
+        wanted["agent_id"] = _agent(db, at, filters["agent"])
+    return wanted
 
 
-def _id(value: str, name: str) -> UUID:
+def _batch(value: str) -> UUID:
     try:
-        return UUID(value)
+        return parse_uuid(value)
     except ValueError:
-        raise Invalid(Violation("must be an id", name)) from None
+        raise Invalid(Violation("must be a batch's id", "batch")) from None
+
+
+def _agent(db: Connection, at: Place, value: str) -> UUID:
+    """By its id; or by its name, where no other agent has it."""
+    return UUID(value) if is_uuid(value) else overview.agent_named(db, at.ids, value)

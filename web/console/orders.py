@@ -76,7 +76,7 @@ def spawn(project: str) -> AnyResponse:
             accepted = accept.spawn(db, g.caller, chosen.id, order, once=_once(order))
     except Problem as problem:
         return agents.table(project, problem)
-    return _then(accepted, "console.agents", project=chosen.slug)
+    return _then(accepted, "console.agents", project=chosen.slug, **agents.given(request.args))
 
 
 @bp.post("/p/<project>/agents/bulk")

@@ -1,14 +1,15 @@
 """Where a page is: the projects it is about, and the time it looks back on."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 from flask import g, request
 from sqlalchemy import Connection
 
 from orchestrator import feed, overview
-from orchestrator.errors import Invalid, Violation
+from orchestrator.errors import Invalid, Problem, Violation
 from orchestrator.trends import Window
 
 RANGES = {"1h": (1, 60), "6h": (6, 300), "24h": (24, 900), "7d": (168, 7_200)}
@@ -16,6 +17,9 @@ RANGES = {"1h": (1, 60), "6h": (6, 300), "24h": (24, 900), "7d": (168, 7_200)}
 
 DAYS = {"24h": (24, 3_600), "7d": (168, 3_600 * 6), "30d": (720, 86_400), "90d": (2_160, 86_400)}
 """The same for what is kept by the hour."""
+
+
+Found = TypeVar("Found")
 
 
 class Place(NamedTuple):
@@ -61,9 +65,34 @@ def window(ranges: dict[str, tuple[int, int]], default: str) -> tuple[str, Windo
     return name, Window(now - timedelta(hours=hours), now, step)
 
 
+def kept(ranges: dict[str, tuple[int, int]], default: str) -> str:
+    """The range that the address names, where there is one; for a page that tells of something else that is wrong."""
+    name = request.args.get("range", default)
+    return name if name in ranges else default
+
+
 def limit(default: int, most: int = 100) -> int:
     """How many rows: `limit` of the address."""
     given = request.args.get("limit", str(default))
     if given not in map(str, range(1, most + 1)):
         raise Invalid(Violation(f"can be 1 to {most}", "limit"))
     return int(given)
+
+
+def tried(find: Callable[[], Found], nothing: Found) -> tuple[Found, Invalid | None]:
+    """What a page looks for; or nothing, and what is wrong with what the address asks for: the page itself says so,
+    with all that was typed."""
+    try:
+        return find(), None
+    except Invalid as problem:
+        return nothing, problem
+
+
+def given(names: tuple[str, ...], values: Any) -> dict[str, str]:
+    """Those of an address or a form that are not left empty."""
+    return {name: values[name].strip() for name in names if values.get(name, "").strip()}
+
+
+def stillness(wrong: Problem | None) -> dict[str, Any]:
+    """What keeps a page from being fetched anew: one that is wrong stays so until its address is another."""
+    return {"live": False} if wrong else {}
