@@ -36,6 +36,16 @@ _PROJECT = f"""
 """
 _PROJECTS = text(f"{_PROJECT} ORDER BY p.id DESC LIMIT {PROJECTS}")
 _ONE_PROJECT = text(f"{_PROJECT} AND (p.slug = :name OR p.id = :id) ORDER BY p.id = :id DESC LIMIT 1")
+_COUNT = text("SELECT count(*) FROM projects p WHERE (:superuser OR p.owner_id = :user)")
+# Project by project: else all agents might be read to find that none is theirs.
+_ANYBODY = text("""
+    SELECT EXISTS (
+        SELECT FROM projects p CROSS JOIN LATERAL (
+            SELECT FROM agents a WHERE a.project_id = p.id AND a.status IS NOT NULL LIMIT 1
+        ) one
+        WHERE (:superuser OR p.owner_id = :user) AND p.id = coalesce(CAST(:project AS uuid), p.id)
+    )
+""")
 _AGENT = text(f"{AGENT} WHERE a.id = :agent AND (:superuser OR p.owner_id = :user) AND a.status IS NOT NULL")
 _NAMED = text("""
     SELECT id FROM agents WHERE project_id = ANY(CAST(:projects AS uuid[])) AND name = :name AND status IS NOT NULL
@@ -138,6 +148,16 @@ class Story(NamedTuple):
 def projects(db: Connection, caller: Caller) -> Rows:
     """The projects that the caller may see, newest first, with their counters."""
     return db.execute(_PROJECTS, _who(caller)).all()
+
+
+def number(db: Connection, caller: Caller) -> int:
+    """How many projects the caller may see."""
+    return int(db.execute(_COUNT, _who(caller)).scalar_one())
+
+
+def has_agents(db: Connection, caller: Caller, project_id: UUID | None) -> bool:
+    """Whether there has ever been an agent in this project, or in any that the caller may see."""
+    return bool(db.execute(_ANYBODY, _who(caller) | {"project": project_id}).scalar_one())
 
 
 def project(db: Connection, caller: Caller, name: str) -> Row[Any]:

@@ -245,13 +245,6 @@ def test_the_fleet_shows_how_many_there_are_and_what_has_happened(quiet: Project
     assert "<break>" not in page.text
 
 
-def test_an_empty_fleet_shows_how_to_begin(app: OpenAPI, admin: Api) -> None:
-    page = Visitor.of(app, admin.user()).get("/")
-
-    assert page.text.count('class="copy"') == 3
-    assert "orch agent spawn" in words(page)
-
-
 def test_the_agents_can_be_filtered_and_the_address_says_how(quiet: Project, visitor: Visitor) -> None:
     agents = [quiet.born(name=name) for name in ("alpha", "beta", "alphabet")]
     quiet.send(agents[0], "pause")
@@ -708,6 +701,40 @@ def test_a_project_is_found_however_many_there_are(
     assert visitor.get(f"/p/{name}/agents").status_code == 200
     assert visitor.get(f"/p/{str(quiet.id).upper()}/agents").status_code == 200
     assert visitor.get(f"/a/{agent}").status_code == 200
+
+
+def test_more_projects_than_a_page_is_about_hide_no_agent_and_make_no_page_heavy(
+    quiet: Project, visitor: Visitor
+) -> None:
+    quiet.born(name="scout")
+    name = slug(quiet)
+    sql("""INSERT INTO projects (id, slug, name, owner_id)
+        SELECT uuidv7(), 'later-' || n, 'Later project ' || n, owner_id
+        FROM projects CROSS JOIN generate_series(1, 600) n WHERE id = :id""", id=quiet.id)  # fmt: skip
+
+    for path in ("/", f"/?project={name}"):
+        assert "No agents yet" not in words(visitor.get(path)), path
+    assert "○ idle 1" in words(visitor.get(f"/?project={name}"))
+    for path in ("/", "/commands", "/costs", "/audit"):
+        assert "Of the newest 500 of 601 projects" in words(visitor.get(path)), path
+        assert "Of the newest" not in words(visitor.get(f"{path}?project={name}")), path
+    agents = visitor.get(f"/p/{name}/agents")
+    assert form(agents, "/go") == {"slug": "", "page": "agents", "project": name}
+    assert agents.text.count("<option") < 100
+    assert visitor.get("/go?project=later-600&slug=later-1&page=agents").headers["Location"] == "/p/later-1/agents"
+    weight = sum(len(visitor.get(each, Accept_Encoding="gzip").data) for each in ("/", *assets(visitor.get("/"))))
+    assert weight <= WEIGHT
+
+
+def test_a_project_without_agents_shows_how_to_begin(quiet: Project, visitor: Visitor) -> None:
+    quiet.spawn(wait=False)
+    assert "No agents yet" in words(visitor.get("/")), "one that is not born yet is none"
+
+    drain()
+
+    assert "No agents yet" not in words(visitor.get("/"))
+    other = Project.make(quiet.api)
+    assert "No agents yet" in words(visitor.get(f"/?project={slug(other)}"))
 
 
 def test_what_needs_attention_is_counted_where_it_is(quiet: Project, visitor: Visitor) -> None:

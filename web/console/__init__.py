@@ -33,8 +33,9 @@ PAGES = {"fleet": "console.fleet", "commands": "console.commands", "costs": "con
 
 @bp.get("/go")
 def go() -> AnyResponse:
-    """The same page of another project: where the list of projects leads without scripts."""
-    project, page = request.args.get("project", ""), request.args.get("page", "")
+    """The same page of another project: where the list of projects leads without scripts, and a slug that was typed."""
+    typed, page = request.args.get("slug", "").strip(), request.args.get("page", "")
+    project = typed or request.args.get("project", "")
     if page == "agents" and project:
         return redirect(url_for("console.agents", project=project), 303)
     return redirect(url_for(PAGES.get(page, "console.fleet"), project=project or None), 303)

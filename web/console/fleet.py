@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from flask import render_template
+from flask import g, render_template
 from sqlalchemy import Connection
 
 from orchestrator import overview, queries, trends
@@ -24,7 +24,7 @@ def fleet() -> str:
     with autocommit() as db:
         at = place.here(db)
         name, _ = place.window(RANGES, "1h")
-        if not any(getattr(project, status) for project in at.projects for status in Status):
+        if not overview.has_agents(db, g.caller, at.chosen and at.chosen.id):
             return render_template("console/first.html", at=at, range=name)
         return render_template("console/fleet.html", at=at, range=name, ranges=RANGES, **_glance(db, at))
 

@@ -22,13 +22,18 @@ DAYS = {"24h": (24, 3_600), "7d": (168, 3_600 * 6), "30d": (720, 86_400), "90d":
 Found = TypeVar("Found")
 
 
+OFFERED = 50
+"""Projects to choose from at most: each page has them, and the others are named by their slugs."""
+
+
 class Place(NamedTuple):
-    """The projects that the caller may see, and the one that was chosen, if one was; and the feed's place from before
-    anything else was read: what comes after it may not be on the page."""
+    """The newest projects that the caller may see, and the one that was chosen, if one was; the feed's place from
+    before anything else was read: what comes after it may not be on the page; and how many projects there are."""
 
     projects: Any
     chosen: Any | None
     since: str
+    total: int
 
     @property
     def ids(self) -> list[UUID]:
@@ -39,6 +44,19 @@ class Place(NamedTuple):
     def rows(self) -> Any:
         """Their rows."""
         return [self.chosen] if self.chosen else self.projects
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the page is about all projects, and there are more than it looks at."""
+        return self.chosen is None and self.total > len(self.projects)
+
+    @property
+    def offered(self) -> list[Any]:
+        """The projects to choose from: the newest, and the chosen one however old it is."""
+        newest = list(self.projects[:OFFERED])
+        if self.chosen is None or self.chosen.id in [project.id for project in newest]:
+            return newest
+        return [self.chosen, *newest]
 
     @property
     def slug(self) -> str:
@@ -52,7 +70,9 @@ def here(db: Connection, name: str | None = None) -> Place:
     wanted = (name if name is not None else request.args.get("project", "")).strip()
     since = feed.now(db).cursor()
     chosen = overview.project(db, g.caller, wanted) if wanted else None
-    return Place(overview.projects(db, g.caller), chosen, since)
+    projects = overview.projects(db, g.caller)
+    is_all = len(projects) < overview.PROJECTS
+    return Place(projects, chosen, since, len(projects) if is_all else overview.number(db, g.caller))
 
 
 def window(ranges: dict[str, tuple[int, int]], default: str) -> tuple[str, Window]:
