@@ -77,3 +77,8 @@ def _chosen(options: str) -> str:
 
 def _attributes(tag: str) -> dict[str, str]:
     return {name: unescape(value) for name, value in re.findall(r'([\w-]+)="([^"]*)"', tag)}
+
+
+def copied(answer: TestResponse, having: str = "") -> list[str]:
+    """What a page's buttons copy, those texts that have these words."""
+    return [each for each in map(unescape, re.findall(r'data-copy="([^"]*)"', answer.text)) if having in each]

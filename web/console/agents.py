@@ -18,7 +18,7 @@ from orchestrator.fields import violations
 from orchestrator.fleet import Filter
 from orchestrator.matching import Which
 from orchestrator.models import agent_types
-from web.console import pictures, place
+from web.console import lines, pictures, place
 from web.console.door import bp
 from web.console.told import told
 from web.headers import path_id
@@ -95,6 +95,7 @@ def show(agent_id: UUID, problem: Problem | None = None, verb: str = "") -> Resp
         why = explain(db, row)
         done = told(db, [row.project_id])
     shown = {"agent": row, "story": story, "why": why, "done": done, **_pictures(row, story.events)}
+    shown |= {"line": lines.change(row), "history": lines.history(row)}
     html = render_template("console/agent.html", at=at, problem=problem, sent=verb, form=request.form, **shown)
     return make_response(html, problem.status if problem else 200)
 

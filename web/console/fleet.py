@@ -10,7 +10,7 @@ from orchestrator import overview, queries, trends
 from orchestrator.db import autocommit
 from orchestrator.lifecycle import Status
 from orchestrator.trends import Window
-from web.console import pictures, place
+from web.console import lines, pictures, place
 from web.console.door import bp
 from web.console.place import RANGES, Place
 
@@ -25,7 +25,7 @@ def fleet() -> str:
         at = place.here(db)
         name, _ = place.window(RANGES, "1h")
         if not overview.has_agents(db, g.caller, at.chosen and at.chosen.id):
-            return render_template("console/first.html", at=at, range=name)
+            return render_template("console/first.html", at=at, range=name, steps=lines.first_steps(db, at))
         return render_template("console/fleet.html", at=at, range=name, ranges=RANGES, **_glance(db, at))
 
 
