@@ -48,6 +48,9 @@ def wrong(message: str) -> PydanticCustomError:
     return PydanticCustomError("rule", message)
 
 
+SLUG = r"^[a-z0-9]+(-[a-z0-9]+)*$"
+OWNER = r"^[a-z0-9]+([._:-][a-z0-9]+)*$"
+
 _WORDS = {
     "extra_forbidden": "is not a field of this request",
     "missing": "is required",
@@ -55,10 +58,20 @@ _WORDS = {
 }
 """Where pydantic's own words say less than a caller needs."""
 
+_SHAPES = {
+    SLUG: "must be lower-case letters (a-z) and digits, with single hyphens between them",
+    OWNER: "must be lower-case letters (a-z) and digits, with single dots, hyphens, colons or underscores between them",
+}
+"""What a pattern means."""
+
 
 def violations(error: ValidationError) -> list[Violation]:
     """What pydantic found, one each, with its field dotted."""
-    return [Violation(_WORDS.get(e["type"]) or e["msg"], ".".join(map(str, e["loc"])) or None) for e in error.errors()]
+    return [Violation(_sentence(e), ".".join(map(str, e["loc"])) or None) for e in error.errors()]
+
+
+def _sentence(e: Any) -> str:
+    return _WORDS.get(e["type"]) or _SHAPES.get(e.get("ctx", {}).get("pattern")) or str(e["msg"])
 
 
 def is_uuid(text: str) -> bool:
@@ -168,13 +181,13 @@ LAX = Field(strict=False)
 
 Id = Annotated[UUID, BeforeValidator(parse_uuid)]
 Name = Annotated[str, _text(100, least=1), AfterValidator(_no_control)]
-Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=100), AfterValidator(_no_id)]
+Slug = Annotated[str, StringConstraints(pattern=SLUG, max_length=100), AfterValidator(_no_id)]
 Email = Annotated[str, _text(254, least=3), AfterValidator(_no_control), AfterValidator(_lower_email)]
 Task = Annotated[str, _text(2000)]
 Reference = Annotated[str, _text(500)]
 Session = Annotated[str, _text(255)]
 Reason = Annotated[str, _text(500)]
-Owner = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+([._:-][a-z0-9]+)*$", max_length=100)]
+Owner = Annotated[str, StringConstraints(pattern=OWNER, max_length=100)]
 Title = Annotated[str, _text(300, least=1), AfterValidator(_no_control)]
 Prose = Annotated[str, _text(20_000)]
 Memory = Annotated[dict[str, Any], AfterValidator(_small)]

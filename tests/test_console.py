@@ -373,7 +373,9 @@ def test_a_form_that_is_sent_twice_counts_once(quiet: Project, visitor: Visitor)
 
     assert first.headers["Location"] == again.headers["Location"]
     assert commands(quiet) == before + 1
-    assert visitor.send(f"/a/{agent}/pause", once=mark, reason="another").status_code == 422
+    changed = visitor.send(f"/a/{agent}/pause", once=mark, reason="another")
+    assert changed.status_code == 422
+    assert "this form was sent already, and said something else then; open it anew" in words(changed)
 
 
 def test_the_end_of_an_agent_asks_for_its_name_and_keeps_what_was_typed(quiet: Project, visitor: Visitor) -> None:

@@ -1,7 +1,6 @@
 """What people do here: commands for one agent, for all that match, and births. The same orders as the API's, and the
 same functions that accept them."""
 
-from hashlib import sha256
 from typing import Any, TypeVar
 
 from flask import g, redirect, request, url_for
@@ -19,7 +18,7 @@ from orchestrator.lifecycle import Verb
 from orchestrator.matching import ByFilter, accept_matching
 from orchestrator.orders import ORDERS, Order, Spawn, Update
 from web import answers, gate
-from web.console import agents, place
+from web.console import agents, marks, place
 from web.console.door import bp
 from web.headers import path_id
 from workers import bell
@@ -59,7 +58,7 @@ def send(agent_id: str, verb: str) -> AnyResponse:
                 db, g.caller, agent.project_id, agent.id, order, once=_once(order), conditions=only_if
             )
     except Problem as problem:
-        return agents.show(agent.id, problem, verb)
+        return agents.show(agent.id, marks.plain(problem), verb)
     return _then(accepted, "console.agent", agent_id=agent.id)
 
 
@@ -75,7 +74,7 @@ def spawn(project: str) -> AnyResponse:
         with begin() as db:
             accepted = accept.spawn(db, g.caller, chosen.id, order, once=_once(order))
     except Problem as problem:
-        return agents.table(project, problem)
+        return agents.table(project, marks.plain(problem))
     return _then(accepted, "console.agents", project=chosen.slug, **agents.given(request.args))
 
 
@@ -91,7 +90,7 @@ def send_matching(project: str) -> AnyResponse:
         with begin() as db:
             sent, _ = accept_matching(db, g.caller, chosen.id, body, _once(body))
     except Problem as problem:
-        return agents.confirm(project, problem)
+        return agents.confirm(project, marks.plain(problem))
     bell.ring()
     log.info("batch_accepted", batch_id=str(sent.batch_id), commands=sent.count)
     return redirect(url_for("console.agents", project=chosen.slug, sent=sent.batch_id), 303)
@@ -152,12 +151,7 @@ def _bulk() -> ByFilter:
 
 
 def _once(order: Any) -> Once | None:
-    """A form that is sent twice does what it says once."""
-    key = request.form.get("once", "")
-    if not (key.isascii() and key.isalnum() and len(key) <= 64):  # noqa: PLR2004  # ours are shorter
-        return None
-    parts = f"{request.path} {order.model_dump_json(exclude_unset=True)} {request.form.get('version', '')}"
-    return Once(f"console-{key}", sha256(parts.encode()).digest())
+    return marks.once(order.model_dump_json(exclude_unset=True), request.form.get("version", ""))
 
 
 def _then(accepted: accept.Accepted, page: str, **which: Any) -> AnyResponse:
