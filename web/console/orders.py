@@ -20,6 +20,7 @@ from orchestrator.orders import ORDERS, Order, Spawn, Update
 from web import answers, gate
 from web.console import agents, marks, place
 from web.console.door import bp
+from web.console.words import is_said, visible
 from web.headers import path_id
 from workers import bell
 
@@ -97,8 +98,8 @@ def send_matching(project: str) -> AnyResponse:
 
 
 def _order(verb: Verb, agent: Row[Any]) -> Order:
-    if verb is Verb.TERMINATE and request.form.get("confirm", "").strip() != agent.name:
-        raise Invalid(Violation(f"type the agent's name, {agent.name}, to end it for good", "confirm"))
+    if verb is Verb.TERMINATE and not is_said(request.form.get("confirm", ""), agent.name):
+        raise Invalid(Violation(f"type the agent's name, {visible(agent.name)}, to end it for good", "confirm"))
     if verb is Verb.UPDATE:
         return _read(Update, _changed())
     return _read(ORDERS[verb], _filled(FIELDS[verb]))

@@ -4,6 +4,9 @@ import json
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
+from unicodedata import category, normalize
+
+from markupsafe import Markup
 
 from orchestrator.errors import PreconditionFailed, Refused
 from orchestrator.lifecycle import Status, sendable
@@ -81,6 +84,31 @@ def who(row: Any) -> str:
     return "the agent" if row.actor_type == "agent" else "the system"
 
 
+def visible(text: Any) -> str:
+    """With every control and format character written out, as `orch` does it: none hides, or turns what follows it."""
+    return "".join(repr(c)[1:-1] if _is_hidden(c) and c != "\n" else c for c in str(text or ""))
+
+
+def said(text: Any) -> Markup:
+    """What somebody else has written, apart from the page's own words: right-to-left text moves none of them."""
+    return Markup("<bdi>{}</bdi>").format(visible(text)) if text else Markup()
+
+
+def is_said(typed: str, text: str) -> bool:
+    """Whether somebody has typed a text as the page shows it, however keyboards make accents, blanks and what cannot be
+    seen; a text of nothing that can be seen, as it is written out."""
+    return _typed(typed) in {_typed(text), _typed(visible(text))} - {""}
+
+
+def _typed(text: str) -> str:
+    """What of a text can be typed."""
+    return " ".join("".join(c for c in normalize("NFKC", text) if c.isspace() or not _is_hidden(c)).split())
+
+
+def _is_hidden(character: str) -> bool:
+    return category(character) in ("Cc", "Cf")
+
+
 def refusal(error: dict[str, Any]) -> str:
     """What a command's error says to people: what can be done now as verbs, where the API names statuses; and what a
     changed version means."""
@@ -94,6 +122,6 @@ def refusal(error: dict[str, Any]) -> str:
     return message
 
 
-_ALL = (sign, duration, milliseconds, ago, money, number, clock, document, who, refusal)
+_ALL = (sign, duration, milliseconds, ago, money, number, clock, document, who, refusal, visible, said)
 FILTERS = {each.__name__: each for each in _ALL}
 """What templates may call."""
