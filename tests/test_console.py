@@ -388,6 +388,8 @@ def test_the_end_of_an_agent_asks_for_its_name_and_keeps_what_was_typed(quiet: P
     assert 'value="no longer needed"' in wrong.text
     assert 'value="scout"' in wrong.text
     assert commands(quiet) == before
+    ranges = re.findall(r'href="([^"]*\?strip=[^"]+)"', wrong.text)
+    assert [visitor.get(each).status_code for each in ranges if each.startswith("/")] == [200] * 3
     assert visitor.send(f"/a/{agent}/terminate", confirm="scout-7").status_code == 303
 
 
