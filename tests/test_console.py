@@ -593,7 +593,7 @@ def test_the_ledger_the_audit_and_the_costs_tell_what_happened(quiet: Project, v
     ]  # fmt: skip
     costs = words(visitor.get(f"/costs{of}"))
     assert "m-large $2.50 1,000 tok" in costs
-    assert "not named 1 of 1 reports" in costs
+    assert "not named 1 of 1 report" in costs
     assert visitor.get(f"/charts/cost{of}").json["columns"][1:] == [[2.5], [1007]]  # type: ignore[index]
     assert visitor.get(f"/charts/cost.csv{of}").text.splitlines()[0] == "time,USD,tokens"
 
@@ -741,6 +741,33 @@ def test_a_project_without_agents_shows_how_to_begin(quiet: Project, visitor: Vi
     assert "No agents yet" in words(visitor.get(f"/?project={slug(other)}"))
 
 
+def test_the_tiles_of_several_projects_lead_to_which_there_are(quiet: Project, visitor: Visitor) -> None:
+    quiet.born()
+    name = slug(quiet)
+    assert f'href="/p/{name}/agents?status=idle"' in visitor.get("/").text
+    Project.make(quiet.api)
+
+    page = visitor.get("/").text
+
+    assert page.count('<a href="#projects">') == 5
+    assert 'id="projects"' in page
+    assert f'<a href="/p/{name}/agents?status=idle">1</a>' in page
+
+
+def test_a_page_that_says_what_went_wrong_leads_on(quiet: Project, visitor: Visitor, app: OpenAPI) -> None:
+    for path, title in (("/a/odd", "Not found"), ("/nowhere", "Not found"), ("/logout", "Not possible there"),
+                        ("/?range=9y", "That cannot be"), ("/?q=%00", "That cannot be")):  # fmt: skip
+        page = visitor.get(path, Accept="text/html")
+        assert f"<h1>{title}</h1>" in page.text, path
+        assert 'aria-label="Pages"' in page.text, path
+        assert "Sign in" not in words(page), path
+        assert "Request" in words(page), path
+    assert visitor.get("/go?page=agents").headers["Location"] == f"/p/{slug(quiet)}/agents"
+    stranger = Visitor.of(app).get("/nowhere", Accept="text/html")
+    assert "Sign in" in words(stranger)
+    assert 'aria-label="Pages"' not in stranger.text
+
+
 def test_what_needs_attention_is_counted_where_it_is(quiet: Project, visitor: Visitor) -> None:
     agents = [quiet.born() for _ in range(3)]
     for agent in agents:
@@ -754,8 +781,8 @@ def test_what_needs_attention_is_counted_where_it_is(quiet: Project, visitor: Vi
 
     page = words(visitor.get(f"/?project={slug(quiet)}"))
 
-    assert "1 agents have waited, unchanged, for more than 30 min" in page
-    assert "1 commands were refused within the hour" in page
+    assert "1 agent has waited, unchanged, for more than 30 min" in page
+    assert "1 command was refused within the hour" in page
     assert "◷ waiting for 3 h" in words(visitor.get(f"/a/{agents[1]}"))
 
 

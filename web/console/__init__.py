@@ -9,6 +9,7 @@ from flask import Flask, g, redirect, request, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
 from orchestrator import __version__
+from orchestrator.db import autocommit
 from orchestrator.lifecycle import Status
 from web.console import (  # noqa: F401  # their routes
     agents,
@@ -20,6 +21,7 @@ from web.console import (  # noqa: F401  # their routes
     ledger,
     live,
     orders,
+    place,
     settings,
     signing,
     tasks,
@@ -35,10 +37,16 @@ PAGES = {"fleet": "console.fleet", "commands": "console.commands", "costs": "con
 def go() -> AnyResponse:
     """The same page of another project: where the list of projects leads without scripts, and a slug that was typed."""
     typed, page = request.args.get("slug", "").strip(), request.args.get("page", "")
-    project = typed or request.args.get("project", "")
+    project = typed or request.args.get("project", "") or (_newest() if page == "agents" else "")
     if page == "agents" and project:
         return redirect(url_for("console.agents", project=project), 303)
     return redirect(url_for(PAGES.get(page, "console.fleet"), project=project or None), 303)
+
+
+def _newest() -> str:
+    """The slug of the newest project; empty where there is none."""
+    with autocommit() as db:
+        return next((project.slug for project in place.here(db).projects), "")
 
 
 @bp.app_context_processor

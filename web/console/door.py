@@ -2,6 +2,7 @@
 page load nothing from elsewhere, and errors as pages."""
 
 import gzip
+from contextlib import suppress
 
 from flask import Blueprint, Response, g, make_response, redirect, render_template, request, url_for
 from werkzeug.exceptions import HTTPException
@@ -24,6 +25,7 @@ from orchestrator.keys import PREFIXES, Caller
 from orchestrator.states import KeyKind
 from web import gate, problems
 from web.console import way
+from web.console.place import NOWHERE
 
 COOKIE = "orch_session"
 
@@ -41,6 +43,16 @@ GZIP_FROM, GZIP_LEVEL = 1_000, 5
 
 FORM, LARGEST = "application/x-www-form-urlencoded", 1 << 16
 """What a form is sent as, and how large it may be: several times the longest texts that are taken."""
+
+TITLES = {
+    401: "Signed out",
+    403: "Not allowed",
+    405: "Not possible there",
+    422: "That cannot be",
+    429: "Too much at once",
+    500: "Something went wrong",
+}
+"""What a page is called that says what went wrong, where the API's title says less to people."""
 
 HTML = "text/html"
 _FORMS = ("application/problem+json", "application/json", HTML)
@@ -114,12 +126,26 @@ def _explain_surprise(error: Exception) -> Response:
 
 
 def error_page(problem: Problem) -> Response:
-    """A page that says what went wrong, and what is possible now; to whom is not let in, where the way back leads."""
-    shown = {"allowed": problem.extra.get("allowed"), "request_id": g.get("request_id", "")}
-    page = render_template("console/problem.html", problem=problem, way=way.back(), **shown)
+    """A page that says what went wrong: with the way to all others for those who are signed in, and with the way back to
+    it for those who are not let in."""
+    title = problem.title if isinstance(problem, LetOut) else TITLES.get(problem.status, problem.title)
+    template = "wrong" if _is_known(problem) else "problem"
+    page = render_template(
+        f"console/{template}.html", at=NOWHERE, problem=problem, title=title, way=way.back(),
+        is_out=isinstance(problem, LetOut | Unauthenticated), request_id=g.get("request_id", ""),
+    )  # fmt: skip
     response = make_response(page, problem.status)
     problems.add_headers(response, problem)
     return response
+
+
+def _is_known(problem: Problem) -> bool:
+    """Whether whoever asks is signed in, where it is not known yet; nothing more is asked of a server in trouble."""
+    if "caller" not in g and problem.status < Problem.status:
+        with suppress(Problem):
+            if caller := _caller():
+                g.caller = caller
+    return "caller" in g
 
 
 def _demand_same_origin() -> None:

@@ -64,6 +64,10 @@ class Place(NamedTuple):
         return self.chosen.slug if self.chosen else ""
 
 
+NOWHERE = Place((), None, "", 0)
+"""Where a page is that is about no project, and for which none is looked up."""
+
+
 def here(db: Connection, name: str | None = None) -> Place:
     """The place that the address names: a project's slug or id in the path or as `project`, or all of them. Raises
     NotFound for one that the caller cannot see."""

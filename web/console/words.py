@@ -67,6 +67,12 @@ def number(value: Any) -> str:
     return f"{int(value):,}"
 
 
+def counted(value: Any, noun: str, one: str = "", many: str = "") -> str:
+    """So many of them, and what is said of one, or of many: 1 command was, 12 commands were."""
+    is_one = value == 1
+    return " ".join(filter(None, (number(value), noun if is_one else f"{noun}s", one if is_one else many)))
+
+
 def clock(moment: datetime | None) -> str:
     """The time in UTC, to the second."""
     return "–" if moment is None else moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
@@ -122,6 +128,6 @@ def refusal(error: dict[str, Any]) -> str:
     return message
 
 
-_ALL = (sign, duration, milliseconds, ago, money, number, clock, document, who, refusal, visible, said)
+_ALL = (sign, duration, milliseconds, ago, money, number, counted, clock, document, who, refusal, visible, said)
 FILTERS = {each.__name__: each for each in _ALL}
 """What templates may call."""
