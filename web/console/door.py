@@ -126,8 +126,8 @@ def _explain_surprise(error: Exception) -> Response:
 
 
 def error_page(problem: Problem) -> Response:
-    """A page that says what went wrong: with the way to all others for those who are signed in, and with the way back to
-    it for those who are not let in."""
+    """A page that says what went wrong: with the way to all others for those who are signed in, and the way back to it
+    for those who are not let in."""
     title = problem.title if isinstance(problem, LetOut) else TITLES.get(problem.status, problem.title)
     template = "wrong" if _is_known(problem) else "problem"
     page = render_template(
