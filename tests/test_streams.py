@@ -297,6 +297,22 @@ def test_streams_hold_no_thread_and_too_many_are_sent_away(secluded: Project, ow
         assert (head.status_code, head.headers["Content-Type"], head.content) == (200, "application/json", b"")
 
 
+def test_a_head_of_the_consoles_stream_is_answered_and_begins_none(secluded: Project, own: str) -> None:
+    signed_in = httpx2.post(f"{own}/login", data={"key": secluded.api.key}, headers={"Sec-Fetch-Site": "same-origin"})
+    address = urlsplit(own)
+    more = f"Host: localhost\r\nCookie: {signed_in.headers['Set-Cookie'].partition(';')[0]}\r\n\r\n"
+    with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
+        connection.sendall(f"HEAD /live HTTP/1.1\r\n{more}".encode())
+        head = connection.recv(1 << 16)
+        connection.sendall(f"GET /healthz HTTP/1.1\r\n{more}".encode())
+        next_ = connection.recv(1 << 16)
+
+        assert streams(own) == 0
+    assert (head[:15], head[-4:]) == (b"HTTP/1.1 200 OK", b"\r\n\r\n")
+    assert b"Content-Type: text/event-stream" in head
+    assert next_.startswith(b"HTTP/1.1 200 OK")
+
+
 def test_one_that_does_not_read_holds_up_nobody_and_misses_nothing(secluded: Project, own: str) -> None:
     agent = secluded.born()
     memory = {"short_term_memory": {"seen": "x" * 10_000}}

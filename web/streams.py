@@ -185,7 +185,8 @@ def begin(scope: Scope, wanted: Wanted, at: Position) -> Response:
     as this process takes."""
     if hub().is_full(g.caller):
         raise Unavailable("there are as many event streams, or of yours, as this process takes", retry_after=5)
-    request.environ[HANDED_OVER] = Listener(g.caller, scope, wanted, at)
+    if request.method == "GET":  # after a HEAD no body may come: it would be read as the next request's answer
+        request.environ[HANDED_OVER] = Listener(g.caller, scope, wanted, at)
     more = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     start = b"retry: 1000\nid: %b\n\n" % at.cursor().encode()  # one that is cut before anything happens knows its place
     return Response(iter([start]), headers=more, content_type=EVENT_STREAM)  # of a list the length would be told
