@@ -20,7 +20,10 @@ Events = Sequence[Row[Any]]
 PIECE, SCAN = 1_000, 10_000
 """Events read at once where a filter leaves some out, and at most for one page."""
 
-RESTORED = "the database was restored since this cursor was given out; read the agents anew and go on without it"
+NOT_OURS = (
+    "this cursor is not of this feed: the database was restored since it was given out, or is another one; read the"
+    " agents anew and go on without it"
+)
 
 EACH = 100
 """Events of one project that are read at once where a look may go far back over many."""
@@ -36,7 +39,10 @@ _SPAN = f"""
     ORDER BY xid, agent_id, version
 """
 
-_NOW = text(f"SELECT feed_position('0')::text AS era, {HORIZON}::text AS horizon")
+_NOW = text(f"""
+    SELECT feed_position('0')::text AS era, {HORIZON}::text AS horizon,
+        feed_position(pg_snapshot_xmax(pg_current_snapshot()))::text AS next
+""")
 _OF_ONE = text(f"""
     SELECT *, feed_position('0')::text AS era FROM events WHERE project_id = :project AND {_SPAN} LIMIT :limit
 """)
@@ -74,6 +80,18 @@ class Position(NamedTuple):
 
 FIRST, LAST = Position(0, 0, UUID(int=0), 0), Position(0, 2**64 - 1, *_NEWEST)
 """Before and after all that there can be, in any era."""
+
+
+class Stand(NamedTuple):
+    """How the feed stands: the position after all that can be read (`now`), and the first transaction that can have
+    written nothing yet (`next`). An agent's own history may show events between the two."""
+
+    now: Position
+    next: int
+
+    def knows(self, position: Position) -> bool:
+        """Whether it can be this feed's: of this era, and not beyond all that has happened."""
+        return position.era == self.now.era and position.xid < self.next
 
 
 class Scope(NamedTuple):
@@ -127,8 +145,12 @@ def position(event: Any) -> Position:
 
 def now(db: Connection) -> Position:
     """The position after all that can be read now."""
-    row = db.execute(_NOW).one()
-    return Position(int(row.era), int(row.horizon) - 1, *_NEWEST)
+    return stand(db).now
+
+
+def stand(db: Connection) -> Stand:
+    """How the feed stands now."""
+    return _stand(db.execute(_NOW).one())
 
 
 def read(
@@ -137,16 +159,20 @@ def read(
     """At most so many events after a position, or from the first on, and none after `until`; `each`: at most so many of
     each project.
 
-    Raises Gone where the position is of another era: what was read there may never have happened.
+    Raises Gone where the position is of another era, or beyond what there is: what was read there may never have
+    happened.
     """
     begin, each = after or FIRST, limit + 1 if each is None or _is_one(scope) else each
     span = {"xid": str(begin.xid), "agent": begin.agent_id, "version": begin.version, "limit": limit + 1, "each": each}
     span |= {"until_xid": str(until.xid), "until_agent": until.agent_id, "until_version": until.version}
     current, found = together(db, (_NOW, {}), _call(scope, span))
-    era = int(current.fetchone().era)  # type: ignore[union-attr]
-    if after is not None and after.era != era:
-        raise Gone(RESTORED)
+    if after is not None and not _stand(current.fetchone()).knows(after):
+        raise Gone(NOT_OURS)
     return _cut(found.fetchall(), limit, each)
+
+
+def _stand(row: Any) -> Stand:
+    return Stand(Position(int(row.era), int(row.horizon) - 1, *_NEWEST), int(row.next))
 
 
 def _cut(events: Events, limit: int, each: int) -> Piece:

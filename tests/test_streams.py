@@ -273,6 +273,41 @@ def test_a_place_of_before_a_restore_is_said_to_be_of_no_use(secluded: Project, 
     assert is_problem(secluded.api.get(f"{secluded.path}/events?after={cursor}"), 410, "resync")
 
 
+def test_a_place_beyond_what_has_happened_is_said_to_be_of_no_use(secluded: Project, own: str) -> None:
+    secluded.born()
+    with begin(Guard.TOOL) as db:
+        ahead = feed.now(db)._replace(xid=2**62).cursor()
+    with follow(own, secluded, f"?after={ahead}") as stream, follow(own, secluded, Last_Event_ID=ahead) as other:
+        eventually(lambda: stream.messages and other.messages, PATIENCE)
+        agent = secluded.born()
+        for each in (stream, other):
+            eventually(lambda e=each: agent in str(e.data[-1]), PATIENCE)  # type: ignore[misc]
+
+    assert [stream.messages[0].event, other.messages[0].event] == ["resync", "resync"]
+    assert is_problem(secluded.api.get(f"{secluded.path}/events?after={ahead}"), 410, "resync")
+    assert is_problem(secluded.api.get(f"events?after={ahead}"), 410, "resync")
+
+
+def test_a_place_that_the_feed_will_reach_in_a_moment_is_good(secluded: Project, own: str) -> None:
+    slow, fast = secluded.born(), secluded.born()
+    secluded.send(slow, "pause")
+    with begin(Guard.DRAIN) as db:
+        Drainer(slot=3).drain(db, claims.claim_one(db, UUID(slow)))
+        secluded.send(fast, "pause")
+        drain()
+        newest = secluded.api.get(f"{secluded.agent(fast)}/events").json["data"][-1]  # type: ignore[index]
+        early = secluded.api.get(f"{secluded.path}/events?after={newest['cursor']}")
+        with follow(own, secluded, Last_Event_ID=newest["cursor"]) as stream:
+            secluded.send(fast, "resume")
+            drain()
+            time.sleep(0.5)
+            db.rollback()
+            told(stream, 1)
+
+    assert (newest["verb"], early.status_code, early.json["data"]) == ("pause", 200, [])  # type: ignore[index]
+    assert [(message.event, message.data["verb"]) for message in stream.messages] == [("message", "resume")]
+
+
 @pytest.mark.parametrize("id_", ["x", cursors.encode(1, SOMEBODY, 1), cursors.encode(0, -1, SOMEBODY, 1)])
 def test_an_id_that_no_event_had_is_refused(project: Project, id_: str) -> None:
     answer = project.api.get(f"{project.path}/events", Accept="text/event-stream", Last_Event_ID=id_)

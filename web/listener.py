@@ -24,7 +24,7 @@ when it comes back."""
 AT_ONCE = 16
 """Texts that are handed to the socket together."""
 
-_RESYNC = b"event: resync\nid: %b\ndata: " + json.dumps({"detail": feed.RESTORED}).encode() + b"\n\n"
+_RESYNC = b"event: resync\nid: %b\ndata: " + json.dumps({"detail": feed.NOT_OURS}).encode() + b"\n\n"
 
 
 class Listener:

@@ -100,11 +100,12 @@ class Hub:
             listeners = self._check(db, listeners)
             if not listeners:
                 return
-            now = feed.now(db)
-            if self._at is None or self._at.era != now.era:
+            stand = feed.stand(db)
+            now = stand.now
+            if self._at is None or not stand.knows(self._at):
                 self._at, self._nothing_after = now, None
             for listener in listeners:
-                if listener.at.era != now.era:
+                if not stand.knows(listener.at):
                     listener.begin_anew(now)
             ready = [listener for listener in listeners if not listener.is_busy]
             self._tell_together(db, [listener for listener in ready if listener.at >= self._at], now)
