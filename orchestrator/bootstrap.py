@@ -94,7 +94,7 @@ def _check_version(db: Connection) -> None:
 def _migrate(database_url: str) -> None:
     with transaction(database_url) as db:
         migrate(db)
-        eras.begin_if_moved(db)
+        eras.begin_where_needed(db)
 
 
 def _first_administrator(database_url: str, key_file: Path) -> None:

@@ -1,4 +1,4 @@
-"""Eras: a new one begins where the database goes on from an older state, or on another server.
+"""Eras: one begins with a database, and another where it goes on from an older state, or on another server.
 
 The feed is read in the order of transaction ids, which each server counts for itself; and after the backup that was
 restored, cursors and epochs of leases were given out that it does not know of. So both go on from far beyond. How far
@@ -36,6 +36,7 @@ _LAST = """
 """
 _IS_BEHIND = text(f"SELECT coalesce(({_LAST}) >= feed_position(pg_snapshot_xmax(pg_current_snapshot())), false)")
 _REACHED = text(f"SELECT greatest(feed_position(pg_current_xact_id()), ({_LAST}))::text")
+_IS_NEW = text("SELECT feed_position('0') = '0' AND NOT EXISTS (SELECT FROM projects)")
 # A row for whoever was never leased as well: its first lease may have been granted since.
 _SEATS = text("""
     INSERT INTO leases (agent_id, project_id, ended_at, ended_by)
@@ -46,10 +47,10 @@ _EPOCHS = text("UPDATE leases SET epoch = epoch + :jump")
 _TOKENS = text("UPDATE lease_tokens SET epoch = epoch + :jump WHERE ended_at IS NULL")
 
 
-def begin_if_moved(db: Connection) -> None:
-    """Begin a new era where the database has come from elsewhere since its last start: it may have lost what was
-    answered last."""
-    if is_behind(db) or db.execute(_HAS_MOVED).scalar_one():
+def begin_where_needed(db: Connection) -> None:
+    """Begin an era where the database has none yet; and a new one where it has come from elsewhere since its last start:
+    it may have lost what was answered last."""
+    if is_new(db) or is_behind(db) or db.execute(_HAS_MOVED).scalar_one():
         begin(db)
     _note(db)
 
@@ -58,6 +59,12 @@ def is_behind(db: Connection) -> bool:
     """Whether there are events whose place in the feed this server has not reached yet: it would show neither them nor,
     to whoever has read them, any new ones."""
     return bool(db.execute(_IS_BEHIND).scalar_one())
+
+
+def is_new(db: Connection) -> bool:
+    """Whether nothing has happened here yet. Its first era must be nobody else's, too: or a cursor of another new
+    database might be taken for one of this."""
+    return bool(db.execute(_IS_NEW).scalar_one())
 
 
 def begin(db: Connection) -> None:

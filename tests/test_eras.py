@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from orchestrator import eras
+from orchestrator import eras, feed
 from orchestrator.bootstrap import prepare
 from orchestrator.db import Guard, begin
 from orchestrator.programs import run, tool
 from tests.conftest import inside
+from tests.databases import connected
 from tests.stage import Project, drain, eventually, is_problem, sql, violations
 from tests.test_leases import beat, leased, pass_time
 
@@ -78,6 +79,16 @@ def test_a_database_that_was_moved_by_other_means_begins_its_era_at_the_next_sta
     assert born["agent_id"] == agent
     with begin(Guard.TOOL) as db:
         assert not eras.is_behind(db)
+
+
+def test_a_new_database_begins_with_an_era_of_its_own(empty: str) -> None:
+    found = []
+    for _ in range(2):
+        prepare(empty, None)
+        with connected(empty) as db:
+            found.append(feed.now(db).era)
+
+    assert found[0] == found[1] > eras.JUMP, "it has one, and keeps it"
 
 
 def test_a_start_where_it_was_begins_none(quiet: Project, alone: str) -> None:
