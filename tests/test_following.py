@@ -3,14 +3,18 @@
 import asyncio
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from queue import Empty, Queue
 from threading import Thread
+from types import SimpleNamespace
 from typing import Any
 
 import httpx2
 import pytest
 
+from orchestrator.cli import top
+from orchestrator.cli.agents import STATUSES
 from orchestrator.sdk import AsyncOrchestrator, Invalid, NotFound, Orchestrator, ProjectClient, Resync
 from orchestrator.sdk.following import Following
 from orchestrator.sdk.shapes import Event
@@ -233,3 +237,41 @@ def test_top_shows_the_fleet_once_or_live(cli: Orch, project: Project, demo: Pro
     code, shown = cli.on_terminal("top", once=seen)
     assert code == 130
     assert "2 agents" in shown
+
+
+def test_top_outlives_a_server_that_is_started_again(quiet: Project, template: tuple[str, str], tmp_path: Path) -> None:
+    agent, port = quiet.born(), free_port()
+    cli = Orch({"ORCH_URL": f"http://127.0.0.1:{port}", "ORCH_API_KEY": template[1], "ORCH_PROJECT": quiet.id})
+    with ExitStack() as life:
+        first = life.enter_context(Gunicorn.start(tmp_path / "web.log", port=port))
+
+        def end() -> None:
+            first.process.kill()
+            first.process.wait(20)
+
+        def begin_again() -> None:
+            life.enter_context(Gunicorn.start(tmp_path / "again.log", port=port))
+            quiet.send(agent, "pause")
+            drain()
+
+        seen = [("1 agents", end), ("reconnecting", begin_again), ("idle → paused", lambda: None)]
+        code, shown = cli.on_terminal("top", once=seen)
+
+    assert code == 130
+    assert "no server answers" not in shown
+
+
+def test_top_says_of_how_many_projects_its_sums_are() -> None:
+    sums = {"total_instances": 3, "by_status": dict.fromkeys(STATUSES, 0), "total_tasks_completed": 0}
+    sums |= {"total_tokens_used": 0, "total_cost_incurred": "0.1"}
+    session: Any = SimpleNamespace(client=SimpleNamespace(get=lambda _: sums))
+    fleet = top.Fleet(session, [{"id": str(number), "slug": f"p{number}"} for number in range(3)])
+
+    def caption() -> Any:
+        return fleet.screen().renderables[0].caption  # type: ignore[attr-defined]
+
+    fleet._look("0", top.PASSING)
+    fleet._look("1", top.PASSING)
+    assert caption().startswith("6 agents, 0.2 USD in 2 of 3 projects so far, ")
+    fleet._look("2", top.PASSING)
+    assert caption().startswith("9 agents, 0.3 USD, ")
