@@ -59,12 +59,15 @@ _GROUPS = {
 }
 """What costs can be grouped by: the column, and the SQL of its name."""
 
+# No cost is known where none was named: it is not nothing.
+_KNOWN = "CASE WHEN sum(unpriced) = 0 OR sum(cost) > 0 THEN sum(cost) END"
+
 _COST_BY = {
     group: text(f"""
-        SELECT {name} AS name, sum(cost) AS cost, sum(input_tokens + output_tokens) AS tokens,
+        SELECT {name} AS name, {_KNOWN} AS cost, sum(input_tokens + output_tokens) AS tokens,
             sum(entries)::bigint AS entries
         FROM usage_hours u WHERE hour >= :since AND hour <= :until AND {_MINE}
-        GROUP BY u.{column} ORDER BY cost DESC, tokens DESC, u.{column} LIMIT :limit
+        GROUP BY u.{column} ORDER BY sum(cost) DESC, tokens DESC, u.{column} LIMIT :limit
     """)
     for group, (column, name) in _GROUPS.items()
 }
@@ -113,7 +116,8 @@ def cost(db: Connection, projects: Sequence[UUID], window: Window) -> Rows:
 
 
 def cost_by(db: Connection, projects: Sequence[UUID], window: Window, group: str, limit: int) -> Rows:
-    """The same summed up by model, type or project, the most expensive first."""
+    """The same summed up by model, type or project, the most expensive first; `cost` is None where nothing but reports
+    without one is known."""
     return db.execute(_COST_BY[group], _values(projects, window) | {"limit": limit}).all()
 
 

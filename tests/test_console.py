@@ -598,6 +598,36 @@ def test_the_ledger_the_audit_and_the_costs_tell_what_happened(quiet: Project, v
     assert visitor.get(f"/charts/cost.csv{of}").text.splitlines()[0] == "time,USD,tokens"
 
 
+def test_what_has_no_price_is_unknown_and_not_nothing(quiet: Project, visitor: Visitor) -> None:
+    agent, of = quiet.born(), f"?project={slug(quiet)}"
+    entries = [{"report_id": "r1", "input_tokens": 5, "model": "llama-ft"},
+               {"report_id": "r2", "input_tokens": 5, "cost": 0, "model": "given-away"}]  # fmt: skip
+    quiet.api.post(f"{quiet.agent(agent)}/usage", {"entries": entries[:1]})
+    drain()
+    unknown = words(visitor.get(f"/costs{of}"))
+    quiet.api.post(f"{quiet.agent(agent)}/usage", {"entries": entries[1:]})
+    drain()
+    page = words(visitor.get(f"/costs{of}"))
+
+    assert "in 7d – tokens" in unknown
+    assert "llama-ft – 5 tok" in page
+    assert "given-away $0.00 5 tok" in page
+
+
+def test_the_strip_of_an_agent_is_whole_from_its_birth_on(quiet: Project, visitor: Visitor) -> None:
+    agent = quiet.born()
+    quiet.send(agent, "pause")
+    drain()
+    sql("UPDATE agents SET created_at = now() - interval '4 hours' WHERE id = :id", id=agent)
+    sql("UPDATE events SET at = now() - (4 - version) * interval '1 hour' WHERE agent_id = :id", id=agent)
+
+    page = visitor.get(f"/a/{agent}").text
+
+    assert 'aria-label="paused 67 % idle 33 % "' in page
+    assert "Since its birth, 3 h ago." in page
+    assert "Since its birth" not in visitor.get(f"/a/{agent}?strip=1h").text
+
+
 def test_the_workers_page_says_who_works(visitor: Visitor, project: Project) -> None:
     project.spawn()
 

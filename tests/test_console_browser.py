@@ -452,6 +452,23 @@ def test_every_page_fits_and_can_be_read_by_everybody(
                 assert grave(me.page) == [], (path, scheme)
 
 
+@pytest.mark.parametrize("width", [500, 1440])
+def test_no_table_of_costs_runs_out_of_its_card(
+    browser: Browser, server: str, admin: Api, project: Project, width: int
+) -> None:
+    agent = project.spawn(name="scout-of-the-northern-provinces-and-islands")["id"]
+    spent = {"a-model-that-is-named-at-length": 999_999.99, "another-one-that-is-as-long-as-it": "0.0000000001"}
+    usage = [{"report_id": model, "model": model, "cost": cost, "input_tokens": 10**8} for model, cost in spent.items()]
+    project.api.post(f"{project.agent(agent)}/usage", {"entries": usage})
+    of = slug(project)
+    with guest(browser, server, admin, viewport={"width": width, "height": 900}) as me:
+        eventually(lambda: me.go(f"/costs?project={of}") or me.page.locator(".bars tr").count() >= 4)
+
+        over = "[...document.querySelectorAll('section')].filter(s => s.scrollWidth > s.clientWidth).length"
+        assert me.page.evaluate(over) == 0
+        assert me.page.locator(".bars th").first.evaluate("th => th.clientWidth") > 60
+
+
 def test_without_scripts_it_works_as_well(browser: Browser, server: str, admin: Api, project: Project) -> None:
     agent = project.spawn()["id"]
     with guest(browser, server, admin, java_script_enabled=False) as me:

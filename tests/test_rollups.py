@@ -225,7 +225,7 @@ def test_usage_is_in_its_hour_by_model_and_type_and_comes_to_the_sums(quiet: Pro
         unpriced = trends.unpriced(db, mine, window(6, 3600), 10)
         strangers = trends.cost(db, [], window(6, 3600))
     assert [(row.cost, row.tokens) for row in hours] == [(Decimal("0.25"), 12), (Decimal("1.5"), 10)]
-    assert [(row.name, row.cost, row.entries) for row in models] == [("m1", 1.5, 1), ("m2", 0.25, 1), (None, 0, 1)]
+    assert [(row.name, row.cost, row.entries) for row in models] == [("m1", 1.5, 1), ("m2", 0.25, 1), (None, None, 1)]
     assert [(row.name, row.unpriced) for row in unpriced] == [(None, 1)]
     assert [(row.cost, row.entries) for row in types] == [(Decimal("1.75"), 3)]
     assert strangers == []

@@ -106,12 +106,14 @@ def _pictures(row: Any, events: Sequence[Any]) -> dict[str, Any]:
         raise Invalid(Violation(f"can be {', '.join(STRIPS)}", "strip"))
     now = datetime.now(UTC)
     is_cut = len(events) == TOLD and events[-1].at > now - timedelta(hours=STRIPS[name])
-    since = max(now - timedelta(hours=STRIPS[name]), events[-1].at if is_cut else row.created_at)
+    first = events[-1].at if events else row.created_at  # it is accepted before it is born, and in no status then
+    since = max(now - timedelta(hours=STRIPS[name]), first)
     moved = (event.at for event in events if event.before != event.after)
     segments = pictures.strip(events, since, now, row.status)
     return {
         "since": next(moved, row.created_at),
         "is_cut": is_cut,
+        "drawn_since": since if since == first else None,
         "looked_at": overview.LOOKED_AT,
         "strip": segments,
         "strips": STRIPS,
