@@ -8,7 +8,6 @@ from sqlalchemy import Connection, Row, text
 
 from orchestrator import cursors
 from orchestrator.errors import Invalid, NotFound, Violation
-from orchestrator.feed import HORIZON
 from orchestrator.fields import parse_uuid
 from orchestrator.fleet import AGENT
 from orchestrator.keys import Caller
@@ -53,21 +52,6 @@ _NAMED = text("""
 """)
 
 _MINE = "= ANY(CAST(:projects AS uuid[]))"
-# The places first, which one index alone has: else a page would read so many events of each project.
-_EVENTS = text(f"""
-    SELECT e.*, a.name AS agent_name, u.email AS actor_email, p.slug AS project_slug,
-        extract(epoch FROM e.recorded_at - c.created_at)::float AS took
-    FROM (
-        SELECT k.* FROM unnest(CAST(:projects AS uuid[])) AS mine (id) CROSS JOIN LATERAL (
-            SELECT xid, agent_id, version FROM events WHERE project_id = mine.id AND xid < {HORIZON}
-                AND (xid, agent_id, version) < (CAST(:xid AS xid8), :agent, :version)
-            ORDER BY xid DESC, agent_id DESC, version DESC LIMIT :limit
-        ) k ORDER BY xid DESC, agent_id DESC, version DESC LIMIT :limit
-    ) place
-    JOIN events e USING (agent_id, version) JOIN agents a ON a.id = e.agent_id JOIN projects p ON p.id = e.project_id
-    LEFT JOIN users u ON u.id = e.actor_id LEFT JOIN commands c ON c.id = e.command_id
-    ORDER BY e.xid DESC, e.agent_id DESC, e.version DESC
-""")
 _LONG_WAITING = text(f"""
     SELECT count(*) AS n FROM (
         SELECT FROM agents WHERE project_id {_MINE} AND status = 'waiting'
@@ -195,19 +179,6 @@ def attention(db: Connection, projects: Sequence[UUID]) -> Attention:
     asked = ((_LONG_WAITING, mine), (_FAILED, mine), (_LOST, mine), (_UNPRICED, mine))
     waiting, failed, lost, unpriced = (cursor.fetchall()[0] for cursor in together(db, *asked))
     return Attention(waiting.n, failed.dead, failed.rejected, lost.n, unpriced.n)
-
-
-def events(db: Connection, projects: Sequence[UUID], cursor: str | None, limit: int) -> tuple[Rows, str | None]:
-    """The newest events of these projects, or those before a cursor, and the next page's."""
-    place = [2**64 - 1, UUID(int=2**128 - 1), 2**63 - 1]
-    if cursor is not None:
-        place = cursors.decode(cursor, cursors.natural, cursors.uuid, cursors.natural)
-    values = {"xid": str(place[0]), "agent": place[1], "version": place[2]}
-    rows = db.execute(_EVENTS, values | {"projects": list(projects), "limit": limit + 1}).all()
-    if len(rows) <= limit:
-        return rows, None
-    last = rows[limit - 1]
-    return rows[:limit], cursors.encode(last.xid, last.agent_id, last.version)
 
 
 def commands(

@@ -11,15 +11,16 @@ import subprocess
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import unquote
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from flask_openapi3 import OpenAPI
 from sqlalchemy import text
 
-from orchestrator import overview, sessions
+from orchestrator import audit, overview, sessions
 from orchestrator.db import begin
 from orchestrator.errors import RateLimited
+from orchestrator.feed import Wanted
 from tests.browsing import SAME, Visitor, assets, form, words
 from tests.stage import Api, Project, drain, eventually, sql
 from web.console.door import COOKIE, CSP
@@ -43,6 +44,12 @@ def link(api: Api) -> str:
 def slug(project: Project) -> str:
     """The project's, as the console's addresses have it."""
     return str(project.api.get(project.path).json["slug"])  # type: ignore[index]
+
+
+def told(project: Project, events: int) -> None:
+    """Wait until so many events can be read: no older transaction runs any more."""
+    path = f"{project.path}/events?limit=100"
+    eventually(lambda: len(project.api.get(path).json["data"]) == events)  # type: ignore[index]
 
 
 def commands(project: Project) -> int:
@@ -596,6 +603,84 @@ def test_the_ledger_the_audit_and_the_costs_tell_what_happened(quiet: Project, v
     assert "not named 1 of 1 report" in costs
     assert visitor.get(f"/charts/cost{of}").json["columns"][1:] == [[2.5], [1007]]  # type: ignore[index]
     assert visitor.get(f"/charts/cost.csv{of}").text.splitlines()[0] == "time,USD,tokens"
+
+
+def test_the_audit_says_what_was_changed_and_can_be_narrowed(quiet: Project, visitor: Visitor) -> None:
+    one, other, of = quiet.born(), quiet.born(), f"?project={slug(quiet)}"
+    quiet.send(one, "update", name="\u202erenamed", current_task="<b>count</b> " + "sheep " * 300)
+    quiet.send(other, "pause")
+    drain()
+
+    page = eventually(lambda: (shown := visitor.get(f"/audit{of}&verb=update")).text.count("<tr>") == 2 and shown)
+    assert "name <bdi>“\u202erenamed”</bdi>, current_task <bdi>“&lt;b&gt;count&lt;/b&gt; sheep" in page.text
+    assert "…”" in page.text
+    assert "current_task “<b>count</b> sheep" in words(visitor.get(f"/a/{one}"))
+    assert f'href="/audit.csv?verb=update&amp;project={slug(quiet)}"' in page.text
+    assert "<option selected>update</option>" in page.text
+    wanted: dict[str, list[str]] = {
+        "verb=update": ["update"],
+        "status=paused": ["pause"],
+        f"agent={other}&verb=pause": ["pause"],
+        f"agent={one}": ["update", "spawn"],
+        "verb=terminate": [],
+        "": ["pause", "update", "spawn", "spawn"],
+    }
+    for query, verbs in wanted.items():
+        rows = list(csv.DictReader(io.StringIO(visitor.get(f"/audit.csv{of}&{query}").text)))
+        assert sorted(row["verb"] for row in rows) == sorted(verbs), query
+        assert visitor.get(f"/audit{of}&{query}").text.count("<tr><td>") == len(verbs), query
+    assert '"current_task": "<b>count</b> sheep' in visitor.get(f"/audit.csv{of}&verb=update").text.replace('""', '"')
+
+
+@pytest.mark.parametrize(
+    ("query", "kept"),
+    [
+        ("verb=fly", "<option selected>fly<"),
+        ("status=asleep", "<option selected>asleep<"),
+        ("agent=typed", 'value="typed"'),
+        (f"cursor=x&agent={ANY}", f'value="{ANY}"'),
+        (f"limit=0&agent={ANY}", f'value="{ANY}"'),
+    ],
+)
+def test_nonsense_in_the_audits_filters_is_said_and_kept(
+    quiet: Project, visitor: Visitor, query: str, kept: str
+) -> None:
+    answer = visitor.get(f"/audit?project={slug(quiet)}&{query}")
+
+    assert answer.status_code == 422
+    assert 'role="alert"' in answer.text
+    assert kept in answer.text.partition('<form class="filter"')[2]
+    assert visitor.get(f"/audit.csv?{query}").status_code == (200 if "&" in query else 422)
+
+
+def test_a_narrowed_audit_goes_on_over_what_it_leaves_out(
+    quiet: Project, visitor: Visitor, admin: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, "SCAN", 3)
+    second = Project.make(admin)
+    agents = [project.born() for project in (quiet, second) for _ in range(5)]
+    for agent, project in zip(agents, [quiet] * 5 + [second] * 5, strict=True):
+        project.send(agent, "pause")
+        project.send(agent, "resume")
+    drain()
+    told(quiet, 15)
+    told(second, 15)
+
+    with begin() as db:
+        projects = [UUID(quiet.id), UUID(second.id)]
+        whole = audit.events(db, projects, None, 100)[0]
+        found, cursor, pages = [], None, 0
+        while pages == 0 or cursor is not None:
+            rows, cursor = audit.events(db, projects, cursor, 2, Wanted("pause", None))
+            found += rows
+            pages += 1
+
+    assert [(row.agent_id, row.version) for row in found] == [
+        (row.agent_id, row.version) for row in whole if row.verb == "pause"
+    ]
+    assert (len(found), pages > 5) == (10, True)
+    rows = list(csv.DictReader(io.StringIO(visitor.get(f"/audit.csv?project={slug(quiet)}&verb=spawn").text)))
+    assert len(rows) == 5
 
 
 def test_what_has_no_price_is_unknown_and_not_nothing(quiet: Project, visitor: Visitor) -> None:

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import event, text
 
 from bench.world import Fleet, fleet, tidy
-from orchestrator import bulk, claims, feed, matching, pipeline, queries, timers, usage
+from orchestrator import audit, bulk, claims, feed, matching, pipeline, queries, timers, usage
 from orchestrator import fleet as agents
 from orchestrator.accept import accept
 from orchestrator.db import Guard, autocommit, begin, engine
@@ -136,6 +136,9 @@ READS: dict[str, Work] = {
     "the project's events": lambda db, _, f, __: feed.read(db, feed.Scope((f.project_id,)), None, 20),
     "the events of some projects": lambda db, _, f, __: feed.read(db, feed.Scope((f.project_id, uuid4())), None, 20),
     "everybody's events": lambda db, _, __, ___: feed.read(db, feed.Scope(), None, 20),
+    "the audit": lambda db, _, f, __: audit.events(db, [f.project_id], None, 20),
+    "the audit of a verb": lambda db, _, f, __: audit.events(db, [f.project_id], None, 20, feed.Wanted("terminate")),
+    "the audit of an agent": lambda db, _, f, a: audit.events(db, [f.project_id], None, 20, agent_id=a),
     "commands": lambda db, _, f, __: queries.commands(db, f.project_id, {}, None, 20),
     "commands of a state that none is in": lambda db, _, f, __: queries.commands(
         db, f.project_id, {"state": "cancelled"}, None, 20

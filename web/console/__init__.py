@@ -14,6 +14,7 @@ from orchestrator.lifecycle import Status
 from web.console import (  # noqa: F401  # their routes
     agents,
     assets,
+    audit,
     charts,
     costs,
     crew,

@@ -6,7 +6,7 @@ from typing import Any
 from flask import g, render_template
 from sqlalchemy import Connection
 
-from orchestrator import overview, queries, trends
+from orchestrator import audit, overview, queries, trends
 from orchestrator.db import autocommit
 from orchestrator.lifecycle import Status
 from orchestrator.trends import Window
@@ -41,7 +41,7 @@ def _glance(db: Connection, at: Place) -> dict[str, Any]:
         "latency": took[0] if took else None,
         "attention": overview.attention(db, at.ids),
         "oldest": queries.queue(db).age,
-        "events": overview.events(db, at.ids, None, TOLD)[0],
+        "events": audit.events(db, at.ids, None, TOLD)[0],
     }
 
 

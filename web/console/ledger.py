@@ -1,7 +1,5 @@
-"""The commands: whether orders are obeyed, and how fast; and the audit: who did what."""
+"""The commands: whether orders are obeyed, and how fast."""
 
-import csv
-import io
 from typing import Any
 from uuid import UUID
 
@@ -15,14 +13,11 @@ from orchestrator.fields import is_uuid, parse_uuid
 from orchestrator.lifecycle import COMMANDS
 from orchestrator.rows import Rows
 from orchestrator.states import State
-from web.console import place, words
+from web.console import place
 from web.console.door import bp
 from web.console.place import RANGES, Place
 
 ROWS = 50
-
-EXPORTED = 5_000
-"""Lines of an audit as CSV: the newest."""
 
 FILTERS = ("state", "verb", "batch", "agent")
 
@@ -42,39 +37,6 @@ def commands() -> Response:
         range=place.kept(RANGES, "1h"), verbs=COMMANDS, problem=wrong, **place.stillness(wrong),
     )  # fmt: skip
     return make_response(html, wrong.status if wrong else 200)
-
-
-@bp.get("/audit")
-def audit() -> str:
-    """Every change of every agent, and whose it was."""
-    with autocommit() as db:
-        at = place.here(db)
-        rows, cursor = overview.events(db, at.ids, request.args.get("cursor"), place.limit(ROWS))
-    return render_template("console/audit.html", at=at, rows=rows, cursor=cursor)
-
-
-@bp.get("/audit.csv")
-def audit_csv() -> Response:
-    """The same, to be kept elsewhere."""
-    with autocommit() as db:
-        rows, _ = overview.events(db, place.here(db).ids, None, EXPORTED)
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(["time", "project", "agent_id", "agent", "version", "verb", "before", "after", "actor", "reason"])
-    writer.writerows(map(_line, rows))
-    headers = {"Content-Disposition": "attachment; filename=audit.csv"}
-    return Response(text.getvalue(), content_type="text/csv; charset=utf-8", headers=headers)
-
-
-def _line(row: Any) -> list[Any]:
-    what = [row.version, row.verb, row.before, row.after, _harmless(words.who(row)), _harmless(row.reason)]
-    return [row.at.isoformat(), row.project_slug, row.agent_id, _harmless(row.agent_name), *what]
-
-
-def _harmless(cell: str | None) -> str:
-    """Spreadsheets run what begins like a formula."""
-    cell = cell or ""
-    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
 
 
 def _found(db: Connection, at: Place, filters: dict[str, str]) -> tuple[Rows, str | None]:

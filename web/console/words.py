@@ -83,6 +83,18 @@ def document(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False)
 
 
+def cut(text: str | None, most: int = 200) -> str:
+    """The text, or its beginning and an ellipsis; its lines as one."""
+    one = " ".join((text or "")[: 2 * most].split())
+    return one if len(one) <= most else f"{one[: most - 1]}…"
+
+
+def changes(changed: dict[str, Any]) -> list[tuple[str, str]]:
+    """The new values of an event by field, each cut to what fits into a line of a table; at most six of them."""
+    found = [(name, _value(value)) for name, value in [*changed.items()][:6]]
+    return found if len(changed) == len(found) else [*found, ("…", "")]
+
+
 def who(row: Any) -> str:
     """Who has done it: a user's e-mail address, the agent itself, or the system."""
     if row.actor_type == "user":
@@ -128,6 +140,14 @@ def refusal(error: dict[str, Any]) -> str:
     return message
 
 
-_ALL = (sign, duration, milliseconds, ago, money, number, counted, clock, document, who, refusal, visible, said)
+def _value(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"“{cut(value, 80)}”" if isinstance(value, str) else cut(json.dumps(value, ensure_ascii=False), 80)
+
+
+_ALL = (
+    sign, duration, milliseconds, ago, money, number, counted, clock, document, cut, changes, who, refusal, visible, said,
+)  # fmt: skip
 FILTERS = {each.__name__: each for each in _ALL}
 """What templates may call."""
