@@ -6,6 +6,7 @@ import html
 import io
 import json
 import os
+import random
 import re
 import subprocess
 from collections.abc import Iterator
@@ -1041,6 +1042,21 @@ def test_whatever_leads_or_acts_from_a_list_is_known_by_an_id(quiet: Project, vi
         items = re.findall(r"<(tr|li)\b([^>]*)>(.*?)</\1>", page, re.DOTALL)
         nameless = [body for _, marks, body in items if re.search("<a |<button", body) and ' id="' not in marks]
         assert nameless == [], f"{path}: a refresh writes another one over it, and a press does what that one says"
+
+
+def test_long_tasks_do_not_make_a_page_heavy(quiet: Project, visitor: Visitor) -> None:
+    chance = random.Random(1)
+    for number in range(100):
+        task = " ".join(f"{chance.getrandbits(32):x}" for _ in range(300))[:2000]
+        quiet.spawn(wait=False, name=f"agent-{number}", current_task=task)
+    drain()
+
+    for rows, path in ((50, f"/p/{slug(quiet)}/agents"), (100, f"/p/{slug(quiet)}/agents?limit=100")):
+        page = visitor.get(path)
+        weight = len(visitor.get(path, Accept_Encoding="gzip").data)
+        weight += sum(len(visitor.get(address, Accept_Encoding="gzip").data) for address in assets(page))
+        assert page.text.count("…</bdi></td>") == rows
+        assert weight <= WEIGHT, (path, weight)
 
 
 def test_an_asset_is_what_it_is_in_any_encoding(visitor: Visitor) -> None:
