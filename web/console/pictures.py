@@ -11,15 +11,20 @@ WIDTH, HEIGHT = 100.0, 20.0
 """Of a sparkline, in its own units."""
 
 PLACES = {
-    Status.IDLE: (60, 30),
-    Status.WORKING: (200, 30),
-    Status.WAITING: (340, 30),
-    Status.PAUSED: (120, 105),
-    Status.TERMINATED: (280, 160),
+    Status.IDLE: (62, 84),
+    Status.WORKING: (200, 22),
+    Status.WAITING: (338, 84),
+    Status.PAUSED: (112, 165),
+    Status.TERMINATED: (288, 165),
 }
-"""Where each status is in the diagram: the middle of its box."""
+"""Where each status is in the diagram: the middle of its box. Any two are linked, so all are corners of the whole, and
+no line leads through a third."""
 
-BOX = (108, 30)
+BOX, ASIDE = (108, 30), 5.0
+"""How large the boxes are; how far a line lies from the middle where another one leads back."""
+
+
+_MOVES = {(before, after) for _, before, after in edges()}
 
 
 class Segment(NamedTuple):
@@ -31,7 +36,7 @@ class Segment(NamedTuple):
 
 
 class Edge(NamedTuple):
-    """A move of the diagram, from one middle to another, and whether it can be made now."""
+    """A move of the diagram, from the border of one box to another's, and whether it can be made now."""
 
     verb: str
     x1: float
@@ -104,8 +109,14 @@ def _edge(verb: str, before: Status, after: Status, is_possible: bool) -> Edge:
     """From border to border of two boxes; there and back lie side by side."""
     (x1, y1), (x2, y2) = PLACES[before], PLACES[after]
     dx, dy = x2 - x1, y2 - y1
-    length = (dx * dx + dy * dy) ** 0.5
-    aside = (-dy / length * 5, dx / length * 5)
-    reach = min(BOX[0] / 2 / abs(dx) if dx else 9.0, BOX[1] / 2 / abs(dy) if dy else 9.0)
-    x1, y1, x2, y2 = x1 + dx * reach, y1 + dy * reach, x2 - dx * reach, y2 - dy * reach  # type: ignore[assignment]
-    return Edge(str(verb), x1 + aside[0], y1 + aside[1], x2 + aside[0], y2 + aside[1], is_possible)
+    off = ASIDE / (dx * dx + dy * dy) ** 0.5 if (after, before) in _MOVES else 0.0
+    aside = (-dy * off, dx * off)
+    begin, end = _reach(aside, (dx, dy)), _reach(aside, (-dx, -dy))
+    x1, y1, x2, y2 = (x1 + aside[0], y1 + aside[1], x2 + aside[0], y2 + aside[1])  # type: ignore[assignment]
+    return Edge(str(verb), x1 + dx * begin, y1 + dy * begin, x2 - dx * end, y2 - dy * end, is_possible)
+
+
+def _reach(inside: tuple[float, float], way: tuple[float, float]) -> float:
+    """How much of a way it takes from a point in a box, as seen from its middle, to the border."""
+    found = [(BOX[n] / 2 - inside[n] * (1 if way[n] > 0 else -1)) / abs(way[n]) for n in range(2) if way[n]]
+    return min(found)
