@@ -24,6 +24,9 @@ LOOKED_AT = 5_000
 
 WAITING_MINUTES = 30
 
+NAMED = 5
+"""Agents that have lost their lease and are named: the last ones."""
+
 _COUNTED = ", ".join(f"coalesce(sum(k.{status}), 0)::bigint AS {status}" for status in Status)
 _PROJECT = f"""
     SELECT p.id, p.slug, p.name, p.status, p.owner_id, p.created_at, c.* FROM projects p CROSS JOIN LATERAL (
@@ -66,10 +69,12 @@ _FAILED = text(f"""
     ) c WHERE c.closed_at > now() - interval '1 hour'
 """)
 _LOST = text(f"""
-    SELECT count(*) AS n FROM (
-        SELECT FROM leases WHERE project_id {_MINE} AND ended_by = 'expiry' AND ended_at > now() - interval '1 hour'
-        LIMIT {LOOKED_AT}
-    ) lost
+    SELECT a.id, a.name, newest.n FROM (
+        SELECT agent_id, ended_at, count(*) OVER () AS n FROM (
+            SELECT agent_id, ended_at FROM leases
+            WHERE project_id {_MINE} AND ended_by = 'expiry' AND ended_at > now() - interval '1 hour' LIMIT {LOOKED_AT}
+        ) lost ORDER BY ended_at DESC LIMIT {NAMED}
+    ) newest JOIN agents a ON a.id = newest.agent_id ORDER BY newest.ended_at DESC
 """)
 _UNPRICED = text(f"""
     SELECT coalesce(sum(unpriced), 0)::bigint AS n FROM usage_hours
@@ -113,12 +118,14 @@ _USAGE_OF = text(f"""
 
 class Attention(NamedTuple):
     """What somebody should look at: how many agents have waited for long, commands that died or were refused and leases
-    that were lost within the hour, and usage without a price within a day. Each is counted up to LOOKED_AT."""
+    that were lost within the hour (`losers`: by whom, the last NAMED), and usage without a price within a day. Each is
+    counted up to LOOKED_AT."""
 
     waiting: int
     dead: int
     rejected: int
     lost: int
+    losers: Rows
     unpriced: int
 
 
@@ -177,8 +184,9 @@ def attention(db: Connection, projects: Sequence[UUID]) -> Attention:
     """What needs somebody's attention in these projects."""
     mine = {"projects": list(projects)}
     asked = ((_LONG_WAITING, mine), (_FAILED, mine), (_LOST, mine), (_UNPRICED, mine))
-    waiting, failed, lost, unpriced = (cursor.fetchall()[0] for cursor in together(db, *asked))
-    return Attention(waiting.n, failed.dead, failed.rejected, lost.n, unpriced.n)
+    waiting, failed, losers, unpriced = (cursor.fetchall() for cursor in together(db, *asked))
+    lost = losers[0].n if losers else 0
+    return Attention(waiting[0].n, failed[0].dead, failed[0].rejected, lost, losers, unpriced[0].n)
 
 
 def commands(

@@ -17,13 +17,15 @@ import pytest
 from flask_openapi3 import OpenAPI
 from sqlalchemy import text
 
-from orchestrator import audit, overview, sessions
+from orchestrator import audit, overview, sessions, timers
 from orchestrator.db import begin
 from orchestrator.errors import RateLimited
 from orchestrator.feed import Wanted
 from tests.browsing import SAME, Visitor, assets, form, words
 from tests.stage import Api, Project, drain, eventually, sql
+from tests.test_leases import leased, pass_time
 from web.console.door import COOKIE, CSP
+from web.console.words import duration
 
 WEIGHT = 60 * 1024
 
@@ -899,6 +901,34 @@ def test_what_needs_attention_is_counted_where_it_is(quiet: Project, visitor: Vi
     assert "1 agent has waited, unchanged, for more than 30 min" in page
     assert "1 command was refused within the hour" in page
     assert "◷ waiting for 3 h" in words(visitor.get(f"/a/{agents[1]}"))
+
+
+def test_who_has_lost_a_lease_is_named_and_linked_to(quiet: Project, visitor: Visitor) -> None:
+    agents = [quiet.born(name=f"lost-{number}") for number in range(7)]
+    for number, agent in enumerate(agents):
+        leased(quiet, agent)
+        pass_time(agent, 60 - number)
+    drain()
+    with begin() as db:
+        timers.lost_leases(db)
+
+    page = visitor.get(f"/?project={slug(quiet)}")
+
+    shown = words(page).partition("7 agents lost their lease within the hour: ")[2].partition("…")[0]
+    assert shown.count("lost-") == 5
+    assert sum(f'<a href="/a/{agent}"><bdi>lost-' in page.text for agent in agents) == 5
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (None, "–"), (float("nan"), "–"), (0, "0 ms"), (0.9994, "999 ms"), (0.9996, "1.0 s"), (9.94, "9.9 s"),
+        (9.96, "10 s"), (59.4, "59 s"), (59.7, "1 min"), (3_569, "59 min"), (3_590, "1 h"), (84_000, "23 h"),
+        (86_000, "1 d"), (-3, "0 ms"),
+    ],
+)  # fmt: skip
+def test_a_duration_is_told_in_the_unit_that_it_is_rounded_to(seconds: float | None, shown: str) -> None:
+    assert duration(seconds) == shown
 
 
 def test_an_agent_that_moved_often_is_drawn_as_far_as_it_is_known(

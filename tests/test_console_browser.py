@@ -469,6 +469,14 @@ def test_no_table_of_costs_runs_out_of_its_card(
         assert me.page.locator(".bars th").first.evaluate("th => th.clientWidth") > 60
 
 
+def test_the_chart_of_latencies_has_each_part_at_each_quantile(me: Guest, project: Project) -> None:
+    me.go(f"/commands?project={slug(project)}")
+
+    for part in ("waiting", "applying", "whole"):
+        for quantile in ("p50", "p95", "p99"):
+            expect(me.page.locator(".u-legend")).to_contain_text(f"{part} {quantile}")
+
+
 def test_without_scripts_it_works_as_well(browser: Browser, server: str, admin: Api, project: Project) -> None:
     agent = project.spawn()["id"]
     with guest(browser, server, admin, java_script_enabled=False) as me:

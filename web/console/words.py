@@ -20,7 +20,8 @@ SIGNS = {
 }
 """Never colour alone says what an agent is doing."""
 
-_STEPS = ((1.0, "ms", 1000.0), (60.0, "s", 1.0), (3_600.0, "min", 1 / 60), (86_400.0, "h", 1 / 3_600))
+_STEPS = (("ms", 1e-3, 1000), ("s", 1.0, 60), ("min", 60.0, 60), ("h", 3_600.0, 24))
+"""Units, their seconds, and how many of them are one of the next."""
 
 
 def sign(status: str) -> str:
@@ -32,11 +33,11 @@ def duration(seconds: float | None) -> str:
     """As in 12 ms, 3.4 s, 5 min, 2 h, 3 d; a dash for None."""
     if seconds is None or seconds != seconds:  # noqa: PLR0124  # not a number
         return "–"
-    seconds = max(0.0, seconds)
-    for most, unit, factor in _STEPS:
-        if seconds < most:
-            number = seconds * factor
-            return f"{number:.1f} {unit}" if unit == "s" and number < 10 else f"{number:.0f} {unit}"  # noqa: PLR2004
+    for unit, size, most in _STEPS:
+        number = max(0.0, seconds) / size
+        if round(number) < most:  # what would be rounded to 60 s is 1 min
+            has_tenth = unit == "s" and round(number, 1) < 10  # noqa: PLR2004
+            return f"{number:.1f} {unit}" if has_tenth else f"{number:.0f} {unit}"
     return f"{seconds / 86_400:.0f} d"
 
 

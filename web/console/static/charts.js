@@ -4,7 +4,7 @@
   const drawn = new WeakMap(); // of each box: its plot, and the numbers that it shows
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const grouped = (v, digits) => v.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
-  const words = { latency: (v) => (v == null ? "–" : v < 1000 ? `${v.toFixed(v < 10 ? 1 : 0)} ms` : `${(v / 1000).toFixed(1)} s`),
+  const words = { latency: (v) => (v == null ? "–" : v < 999.5 ? `${v.toFixed(v < 9.95 ? 1 : 0)} ms` : `${(v / 1000).toFixed(1)} s`),
                   cost: (v) => (v == null ? "–" : v && v < 0.01 ? `$${+v.toPrecision(2)}` : `$${grouped(v, 2)}`),
                   fleet: (v) => (v == null ? "–" : v.toLocaleString("en")) };
 
@@ -36,9 +36,8 @@
         value: (_, __, ___, at) => (at == null ? "–" : words.fleet(columns[n + 1][at])) })) };
     },
     latency: (names, columns) => {
-      const shown = names.map((name, n) => [name, n]).filter(([name]) => /^(waiting|applying) p(50|95)$|^whole p(50|95|99)$/.test(name));
       const dash = { waiting: [2, 3], applying: [6, 3], whole: [] };
-      return { data: [columns[0], ...shown.map(([, n]) => columns[n + 1])], lines: shown.map(([name]) => ({
+      return { data: columns, lines: names.map((name) => ({
         label: name, stroke: colour({ p50: "--working", p95: "--waiting", p99: "--wrong" }[name.split(" ")[1]]),
         dash: dash[name.split(" ")[0]], width: 1.5, value: (_, v) => words.latency(v) })) };
     },
