@@ -28,7 +28,7 @@ LONGEST = 1_000
 
 FILTERS = ("agent", "verb", "status")
 
-COLUMNS = ("time", "project", "agent_id", "agent", "version", "verb", "before", "after", "changes", "actor", "reason")
+COLUMNS = ("time", "project", "agent_id", "agent", "version", "verb", "before", "after", "actor", "reason", "changes")
 
 
 @bp.get("/audit", endpoint="audit")
@@ -74,7 +74,7 @@ def _exported(db: Connection, projects: list[UUID], wanted: Wanted, agent_id: UU
 
 def _line(row: Any) -> list[Any]:
     changes = words.cut(json.dumps(row.changes, ensure_ascii=False), LONGEST)  # an agent's memory may be among them
-    what = [row.version, row.verb, row.before, row.after, changes, _harmless(words.who(row)), _harmless(row.reason)]
+    what = [row.version, row.verb, row.before, row.after, _harmless(words.who(row)), _harmless(row.reason), changes]
     return [row.at.isoformat(), row.project_slug, row.agent_id, _harmless(row.agent_name), *what]
 
 
