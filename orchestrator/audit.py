@@ -9,8 +9,9 @@ from orchestrator import cursors
 from orchestrator.feed import EVERYTHING, HORIZON, Wanted
 from orchestrator.rows import Rows
 
-SCAN = 10_000
-"""Events that are looked through for one page where a filter leaves some out: the newest of each project."""
+SCAN, LEAST = 10_000, 500
+"""Events that are looked through for one page where a filter leaves some out: of all projects together, and of each at
+least."""
 
 _LAST = (2**64 - 1, UUID(int=2**128 - 1), 2**63 - 1)
 
@@ -59,7 +60,7 @@ def events(
     values |= {"projects": list(projects), "limit": limit + 1, "of_agent": agent_id, **wanted._asdict()}
     floor = None
     if wanted != EVERYTHING and agent_id is None:
-        floor = db.execute(_FLOOR, values | {"scan": SCAN - 1}).one_or_none()
+        floor = db.execute(_FLOOR, values | {"scan": max(SCAN // (len(projects) or 1), LEAST) - 1}).one_or_none()
     if floor is not None:
         values |= {"floor_xid": str(floor.xid), "floor_agent": floor.agent_id, "floor_version": floor.version}
     rows = db.execute(_statement(wanted, agent_id, floor is not None), values).all()

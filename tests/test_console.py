@@ -658,7 +658,8 @@ def test_nonsense_in_the_audits_filters_is_said_and_kept(
 def test_a_narrowed_audit_goes_on_over_what_it_leaves_out(
     quiet: Project, visitor: Visitor, admin: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audit, "SCAN", 3)
+    monkeypatch.setattr(audit, "SCAN", 6)
+    monkeypatch.setattr(audit, "LEAST", 2)
     second = Project.make(admin)
     agents = [project.born() for project in (quiet, second) for _ in range(5)]
     for agent, project in zip(agents, [quiet] * 5 + [second] * 5, strict=True):

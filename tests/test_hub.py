@@ -212,6 +212,16 @@ def test_one_that_has_hung_up_is_let_go_at_once(quiet: Project, hub: Hub, listen
     eventually(lambda: hub.look() or stays.heard(), PATIENCE)
 
 
+def test_a_hub_that_is_ahead_of_its_database_begins_anew(quiet: Project, hub: Hub, listen: Listen) -> None:
+    ear = listen(quiet, place())
+    hub.look()
+    hub._at = place()._replace(xid=2**62)  # as after a crash that lost transactions: their ids are given out again
+    in_one_transaction(quiet, 3)
+
+    eventually(lambda: hub.look() or len(ear.heard()) == 3, PATIENCE)
+    assert hub._at < place()._replace(xid=2**62)
+
+
 def test_an_event_of_another_project_owner_or_agent_is_not_heard() -> None:
     project, owner, agent = uuid4(), uuid4(), uuid4()
     event: Any = SimpleNamespace(project_id=project, owner_id=owner, agent_id=agent)

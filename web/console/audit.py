@@ -43,9 +43,7 @@ def page() -> Response:
             shown["rows"], shown["cursor"] = audit.events(db, at.ids, cursor, place.limit(ROWS), *wanted)
         except Invalid as error:
             shown |= {"problem": error, "live": False}
-    html = render_template(
-        "console/audit.html", at=at, filters=filters, verbs=EVENTS, scan=audit.SCAN, exported=EXPORTED, **shown
-    )
+    html = render_template("console/audit.html", at=at, filters=filters, verbs=EVENTS, exported=EXPORTED, **shown)
     return make_response(html, shown["problem"].status if shown["problem"] else 200)
 
 
