@@ -619,6 +619,7 @@ def test_the_audit_says_what_was_changed_and_can_be_narrowed(quiet: Project, vis
     assert "current_task “<b>count</b> sheep" in words(visitor.get(f"/a/{one}"))
     assert f'href="/audit.csv?verb=update&amp;project={slug(quiet)}"' in page.text
     assert "<option selected>update</option>" in page.text
+    assert 'holds ["manual"]' in words(visitor.get(f"/audit{of}&verb=pause"))
     wanted: dict[str, list[str]] = {
         "verb=update": ["update"],
         "status=paused": ["pause"],

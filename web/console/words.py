@@ -92,7 +92,7 @@ def cut(text: str | None, most: int = 200) -> str:
 
 def changes(changed: dict[str, Any]) -> list[tuple[str, str]]:
     """The new values of an event by field, each cut to what fits into a line of a table; at most six of them."""
-    found = [(name, _value(value)) for name, value in [*changed.items()][:6]]
+    found = [(name, _value(_owners(value) if name == "holds" else value)) for name, value in [*changed.items()][:6]]
     return found if len(changed) == len(found) else [*found, ("…", "")]
 
 
@@ -141,6 +141,11 @@ def refusal(error: dict[str, Any]) -> str:
     return message
 
 
+def _owners(holds: Any) -> Any:
+    """Of an agent's holds, those whose they are: the rest is in the event's reason, and on the agent's page."""
+    return [hold["owner"] for hold in holds] or None
+
+
 def _value(value: Any) -> str:
     if value is None:
         return "–"
@@ -148,7 +153,8 @@ def _value(value: Any) -> str:
 
 
 _ALL = (
-    sign, duration, milliseconds, ago, money, number, counted, clock, document, cut, changes, who, refusal, visible, said,
+    sign, duration, milliseconds, ago, money, number, counted, clock, document, cut, changes, who, refusal, visible,
+    said,
 )  # fmt: skip
 FILTERS = {each.__name__: each for each in _ALL}
 """What templates may call."""
