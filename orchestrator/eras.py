@@ -48,8 +48,8 @@ _TOKENS = text("UPDATE lease_tokens SET epoch = epoch + :jump WHERE ended_at IS 
 
 
 def begin_where_needed(db: Connection) -> None:
-    """Begin an era where the database has none yet; and a new one where it has come from elsewhere since its last start:
-    it may have lost what was answered last."""
+    """Begin an era where the database has none yet; and a new one where it has come from elsewhere since its last
+    start: it may have lost what was answered last."""
     if is_new(db) or is_behind(db) or db.execute(_HAS_MOVED).scalar_one():
         begin(db)
     _note(db)
