@@ -3,6 +3,7 @@
 import base64
 import json
 import pickle
+import zlib
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -10,16 +11,21 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from kombu.asynchronous.semaphore import LaxBoundedSemaphore
 
 from orchestrator.pulse import QUEUES
 from tests.redis_server import OwnRedis
 from tests.stage import Project, Worker, eventually, sql, violations
 from workers.app import app as celery
+from workers.consumer import placed
 
 TABLES = ("agents", "events", "usage_entries", "project_counters", "users", "api_keys", "requests")
 
-LATER = 2
-"""Of what is forged is kept for a later time, one in each queue."""
+BOMB = 50_000_000
+"""Bytes that compressed are few."""
+
+DEEP = b"[" * 100_000, b'{"a":' * 50_000
+"""Deeper than Python reads."""
 
 
 class Exploit:
@@ -63,7 +69,14 @@ def old_protocol(task: str, **more: Any) -> dict[str, Any]:
 def forged(evidence: Path) -> dict[str, bytes]:
     """Everything that somebody may try."""
     drain = "orchestrator.drain"
-    link = {"task": "os.system", "args": ["true"], "kwargs": {}, "options": {}, "subtask_type": None, "immutable": True}
+    link: Any = {
+        "task": "os.system",
+        "args": ["true"],
+        "kwargs": {},
+        "options": {},
+        "subtask_type": None,
+        "immutable": True,
+    }
     well_formed = {
         "a task that there is not": message("os.system"),
         "no task": message(""),
@@ -80,12 +93,26 @@ def forged(evidence: Path) -> dict[str, bytes]:
         "an expiry that is none": message(drain, expires="soon"),
         "an old protocol": old_protocol(drain),
         "an old protocol's unknown task": old_protocol("os.system"),
-        "time limits": message(drain, timelimit=["x", None]),
+        "a time limit": message(drain, timelimit=["x", None]),
+        "a soft time limit": message(drain, timelimit=[None, "x"]),
+        "a soft time limit that is a list": message(drain, timelimit=[None, [1]]),
+        "time limits in a word": message(drain, timelimit="ab"),
+        "three time limits": message(drain, timelimit=[1, 2, 3]),
+        "three time limits more": message(drain, timelimit=[1, 2, 3]),
+        "stamps": message(drain, stamped_headers=7),
+        "stamps more": message(drain, stamped_headers=7),
+        "another name": message(drain, shadow=["x"]),
+        "an id that is none": message(drain, id="a\0b"),
+        "an id that is many": message(drain, id=["x"]),
+        "the end of time": message(drain, expires="9999-12-31T23:59:59-23:00"),
+        "much that is little": message(drain, zlib.compress(b" " * BOMB), compression="application/x-gzip"),
         "an order to shut down": message("celery.control.shutdown"),
         "no properties": {"body": "e30=", "headers": {}},
         "another's delivery": message(drain) | {"properties": {"delivery_tag": 5, "delivery_info": []}},
     }
     return {name: json.dumps(made).encode() for name, made in well_formed.items()} | {
+        "depth": DEEP[0],
+        "more depth": DEEP[1],
         "nothing": b"",
         "no JSON": b"\xff\xfe{{{",
         "a list": b"[]",
@@ -129,7 +156,7 @@ def test_what_is_forged_does_nothing_and_stops_nobody(
         eventually(lambda q=queue: redis_apart.client.llen(q) == 0, 30)  # type: ignore[misc]
         assert worker.process.poll() is None, f"{name}: {worker.log.read_text()[-2000:]}"
 
-    eventually(lambda: redis_apart.client.hlen("unacked") <= LATER)  # or they would come back
+    eventually(lambda: redis_apart.client.hlen("unacked") == 0)  # or they would come back
     assert everything() == before
     assert not (tmp_path / "evidence").exists()
     command = project.send(agent, "pause")["id"]
@@ -156,10 +183,50 @@ def test_no_broadcast_stops_a_worker_and_questions_are_answered(
         eventually(lambda: celery.control.ping(timeout=2, connection=link), 60)
         for order, arguments in ORDERS.items():
             celery.control.broadcast(order, arguments=arguments, connection=link)
-        for nonsense in (b"", b"\xff{", b"7", b"null", b"{}", b'{"properties": {}}'):
+        for nonsense in (b"", b"\xff{", b"7", b"null", b"{}", b'{"properties": {}}', *DEEP):
             redis_apart.client.publish("/0.celery.pidbox", nonsense)
         eventually(lambda: celery.control.ping(timeout=2, connection=link), 20)
 
     command = project.send(agent, "pause")["id"]
     eventually(lambda: sql("SELECT 1 FROM commands WHERE id = :id AND state = 'applied'", id=command), 20)
     assert worker.process.poll() is None
+
+
+def test_what_is_forged_among_the_messages_at_work_keeps_no_worker_from_starting(
+    project: Project, agent: str, redis_apart: OwnRedis, worker: Worker, tmp_path: Path
+) -> None:
+    made = {"depth": DEEP[0], "no JSON": b"{", "a number": b"7", "nothing": b"[{}, null, null]"}
+    for tag, content in made.items():
+        redis_apart.client.hset("unacked", tag, content)
+        redis_apart.client.zadd("unacked_index", {tag: 1})
+
+    with Worker.start(tmp_path / "another.log", 1) as another:
+        eventually(lambda: not any(redis_apart.client.hmget("unacked", list(made))), 30)
+        assert not any(redis_apart.client.zmscore("unacked_index", list(made)))
+        command = project.send(agent, "pause")["id"]
+        eventually(lambda: sql("SELECT 1 FROM commands WHERE id = :id AND state = 'applied'", id=command), 20)
+        assert another.process.poll() is None, another.log.read_text()[-2000:]
+    assert worker.process.poll() is None, worker.log.read_text()[-2000:]
+
+
+def test_what_is_compressed_is_not_unpacked(redis_apart: OwnRedis) -> None:
+    del redis_apart
+    with celery.connection_for_write() as link, link.SimpleQueue("anybodys") as queue:
+        queue.put({"much": "x" * 100}, compression="gzip")
+        queue.put({"little": "x"})
+
+        assert queue.get(timeout=5).payload == {"little": "x"}
+        with pytest.raises(queue.Empty):
+            queue.get(timeout=0.2)
+
+
+def test_a_task_that_cannot_be_handed_to_the_pool_keeps_no_place_there() -> None:
+    places = LaxBoundedSemaphore(1)
+    taken: list[str] = []
+
+    with pytest.raises(TypeError):
+        places.acquire(placed(lambda request: request + 1, places.release), "no request")
+    places.acquire(placed(taken.append, places.release), "a task")
+
+    assert taken == ["a task"]
+    assert places.value == 0, "until it is done"

@@ -67,7 +67,7 @@ def test_a_worker_outlives_a_redis_that_goes_while_a_task_is_at_work(
 
 
 def test_who_acknowledges_over_a_connection_that_is_gone_is_told_so_as_celery_expects(own_redis: OwnRedis) -> None:
-    with app.connection_for_read(own_redis.url) as connection, connection.SimpleQueue("commands") as queue:
+    with app.connection_for_read(own_redis.url) as connection, connection.SimpleQueue("anybodys") as queue:
         queue.put({})
         message = queue.get(timeout=5)
         connection.collect()

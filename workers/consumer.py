@@ -1,6 +1,7 @@
 """What takes messages for a worker, where it does otherwise than Celery's."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,13 @@ RECONNECT_SECONDS = 5
 
 
 class Consumer(CelerysConsumer):  # type: ignore[misc]
-    """It rejects for good what it cannot make sense of, and looks for Redis often."""
+    """It rejects for good what it cannot make sense of, keeps nobody's place in the pool for it, and looks for Redis
+    often."""
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        at = self.controller  # which offers no other way in
+        at._process_task = placed(at._process_task, at._quick_release)  # noqa: SLF001
 
     def create_task_handler(self, *given: Any, **named: Any) -> Callable[[Any], Any]:
         """Celery's handler, and what becomes of a message that it stumbles over."""
@@ -31,3 +38,16 @@ class Consumer(CelerysConsumer):  # type: ignore[misc]
         """Celery's, which waits two seconds longer after each try that fails, up to 30."""
         conn.ensure_connection = partial(conn.ensure_connection, interval_max=RECONNECT_SECONDS)
         return super().ensure_connected(conn)
+
+
+def placed(process: Callable[[Any], None], release: Callable[[], None]) -> Callable[[Any], None]:
+    """`process`, which hands a task to the pool, where a place was taken for it; where it fails the place is released,
+    or nobody would have it until the next connection."""
+
+    def process_or_release(request: Any) -> None:
+        with ExitStack() as failed:
+            failed.callback(release)
+            process(request)
+            failed.pop_all()
+
+    return process_or_release

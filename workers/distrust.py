@@ -1,11 +1,16 @@
 """Whoever can write to Redis can ring; here is what sees to it that they can do nothing else.
 
 Celery and kombu trust what they read there: what is no message at all ends the worker, and so does one of the wrong
-shape (see `workers.consumer`); and a broadcast can stop a worker, or have it take no more messages.
+shape; what a message says of time limits, of a later time or of who is to be called next is obeyed; and a broadcast can
+stop a worker, or have it take no more messages. So each message is made anew, of the little that it may say.
 """
 
+import json
+from base64 import b64encode
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID, uuid4
 
 from celery.worker.control import Panel
 from kombu.transport import TRANSPORT_ALIASES
@@ -13,18 +18,36 @@ from kombu.transport import redis as kombus
 from redis import ConnectionError as RedisConnectionError
 
 from orchestrator import logs
+from orchestrator.pulse import QUEUES
 
-OUT_OF_SHAPE = (ValueError, TypeError, LookupError, AttributeError)
+OUT_OF_SHAPE = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError, MemoryError)
 """What reading raises where something else was expected: nothing that a connection raises is among them."""
 
 HARMLESS = {"enable_events", "heartbeat"}
 """Of the orders that workers take from a broadcast. (Questions, such as `ping`, are no orders.)"""
 
+NO_ARGUMENTS = b64encode(json.dumps([[], {}, {}]).encode()).decode()
+"""The body of each message: none of our tasks takes any."""
+
 log = logs.logger("worker")
+
+
+class QoS(kombus.QoS):  # type: ignore[misc]
+    """Sends back to its queue what was not acknowledged, and forgets what was no message."""
+
+    def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:
+        """Send one back. (kombu's would do so on connecting, and the worker would not start.)"""
+        try:
+            super().restore_by_tag(tag, client, leftmost)
+        except OUT_OF_SHAPE as error:
+            log.warning("message_dropped", **logs.cause(error))
+            self._remove_from_indices(tag).execute()
 
 
 class Channel(kombus.Channel):  # type: ignore[misc]
     """Reads on where something was no message, and calls a closed connection lost."""
+
+    QoS = QoS
 
     def _brpop_read(self, **options: Any) -> Any:
         return _or_drop(super()._brpop_read, **options)
@@ -39,9 +62,16 @@ class Channel(kombus.Channel):  # type: ignore[misc]
 
 
 class Transport(kombus.Transport):  # type: ignore[misc]
-    """kombu's, with our channel."""
+    """kombu's, with our channel; it hands on no message of a task as it came."""
 
     Channel = Channel
+
+    def _deliver(self, message: Any, queue: str) -> None:
+        if queue in QUEUES:
+            message = made_anew(message, queue)
+        elif "compression" in message["headers"]:  # none of ours is, and a few bytes could become all of the memory
+            raise ValueError("it is compressed")
+        super()._deliver(message, queue)
 
 
 def install() -> None:
@@ -51,6 +81,40 @@ def install() -> None:
     for name, command in Panel.meta.items():
         if command.type == "control" and name not in HARMLESS:
             Panel.data.pop(name, None)
+
+
+def made_anew(message: Any, queue: str) -> dict[str, Any]:
+    """A message from a queue of tasks: which task it names, its id and when it is over are all that is kept of it. One
+    that does not say so much, or in another form, raises one of OUT_OF_SHAPE."""
+    given = message["headers"]
+    id_, task = str(UUID(given["id"])), given["task"]
+    if not isinstance(task, str):
+        raise TypeError("a task's name is a text")
+    return {
+        "body": NO_ARGUMENTS,
+        "content-type": "application/json",
+        "content-encoding": "utf-8",
+        "headers": {
+            "lang": "py",
+            "task": task,
+            "id": id_,
+            "root_id": id_,
+            "expires": _moment(given.get("expires")),
+            "argsrepr": "()",  # for Flower
+            "kwargsrepr": "{}",
+        },
+        "properties": {
+            "correlation_id": id_,
+            "delivery_tag": str(uuid4()),  # two with one tag would be taken for one
+            "delivery_info": {"exchange": "", "routing_key": queue},
+            "body_encoding": "base64",
+            "priority": 0,
+        },
+    }
+
+
+def _moment(text: Any) -> str | None:
+    return None if text is None else datetime.fromisoformat(text).astimezone(UTC).isoformat()
 
 
 def _or_drop(read: Callable[..., Any], *given: Any, **named: Any) -> Any:
