@@ -220,6 +220,20 @@ def test_what_is_compressed_is_not_unpacked(redis_apart: OwnRedis) -> None:
             queue.get(timeout=0.2)
 
 
+def test_keys_of_celerys_names_that_hold_something_else_are_set_aside(
+    project: Project, agent: str, redis_apart: OwnRedis, worker: Worker
+) -> None:
+    for verb, key in (("pause", "commands"), ("resume", "unacked")):
+        redis_apart.client.delete(key)
+        redis_apart.client.set(key, "somebody's")
+
+        command = project.send(agent, verb)["id"]
+        eventually(lambda id_=command: sql("SELECT 1 FROM commands WHERE id = :id AND state = 'applied'", id=id_), 20)  # type: ignore[misc]
+        assert redis_apart.client.get(f"{key}.set-aside") == b"somebody's"
+        assert f'"key": "{key}"' in worker.log.read_text()
+    assert worker.process.poll() is None
+
+
 def test_a_task_that_cannot_be_handed_to_the_pool_keeps_no_place_there() -> None:
     places = LaxBoundedSemaphore(1)
     taken: list[str] = []

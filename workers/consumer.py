@@ -7,6 +7,7 @@ from typing import Any
 
 from celery.worker.consumer import Consumer as CelerysConsumer
 
+from workers import squatters
 from workers.distrust import OUT_OF_SHAPE
 
 RECONNECT_SECONDS = 5
@@ -38,6 +39,12 @@ class Consumer(CelerysConsumer):  # type: ignore[misc]
         """Celery's, which waits two seconds longer after each try that fails, up to 30."""
         conn.ensure_connection = partial(conn.ensure_connection, interval_max=RECONNECT_SECONDS)
         return super().ensure_connected(conn)
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        """Celery's, which begins anew; a key of the wrong kind would fail again, for ever."""
+        super().on_connection_error_after_connected(exc)
+        if "WRONGTYPE" in str(exc):
+            squatters.set_aside()
 
 
 def placed(process: Callable[[Any], None], release: Callable[[], None]) -> Callable[[Any], None]:
