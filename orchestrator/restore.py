@@ -56,12 +56,12 @@ def _target(here: Settings) -> Iterator[str]:
     if here.database_url:
         yield here.database_url
         return
-    from orchestrator import embedded, runner, stack  # noqa: PLC0415  # need the wheels of the embedded servers
+    from orchestrator import embedded, notes, stack  # noqa: PLC0415  # need the wheels of the embedded servers
 
     with stack.alone(here.home):
-        notes = here.home / "run"
-        notes.mkdir(exist_ok=True)
-        runner.clear_away(notes)
+        run = here.home / "run"
+        run.mkdir(exist_ok=True)
+        notes.clear_away(run.glob("*.json"))
         with embedded.postgres(here.home) as url:
             yield url
             with reached(url) as db:

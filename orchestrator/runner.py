@@ -1,6 +1,5 @@
 """Keeping programs alive: honcho's manager and processes, with restarts and an order of stopping."""
 
-import json
 import multiprocessing
 import os
 import queue
@@ -15,9 +14,11 @@ from subprocess import DEVNULL, TimeoutExpired
 from threading import Event, Thread
 from typing import Any
 
-import psutil
 from honcho.manager import Manager
 from honcho.process import Popen, Process
+
+from orchestrator import notes
+from orchestrator.notes import PATIENCE_SECONDS, clear_away, kill_group
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 2.0
 """Seconds before a program that died is started again: doubled from death to death."""
@@ -25,8 +26,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.2, 2.0
 HEALTHY_SECONDS = 10.0
 """After so long alive the next death is the first again."""
 
-PATIENCE_SECONDS = 4.0
-"""From the request to stop to SIGKILL, per program; two ranks of programs stop one after the other, within 10 s."""
+LOOK_SECONDS = 1.0
+"""How often the watchers are looked at; one that cannot live is not to be started in a circle."""
 
 
 @dataclass(frozen=True)
@@ -55,14 +56,14 @@ def as_user(user: str | None) -> dict[str, Any]:
 class Child(Process):  # type: ignore[misc]
     """The process that watches over one program: starts it again when it dies, stops it when told to or orphaned.
 
-    It leaves a note of the program and of itself, so that the next start can clear away what outlived its parent.
+    It leaves a note of the program and of itself, so that what outlives it, or its parent, can be cleared away.
     """
 
     def __init__(
-        self, program: Program, notes: Path, lifeline: tuple[int, int], command: list[str], **options: Any
+        self, program: Program, folder: Path, lifeline: tuple[int, int], command: list[str], **options: Any
     ) -> None:
         super().__init__(command, **options)
-        self.program, self.note = program, notes / f"{program.name}.json"
+        self.program, self.note = program, folder / f"{program.name}.json"
         self._lifeline, self._parents_end = lifeline
 
     def run(self, events: Any = None, **_: Any) -> None:
@@ -89,14 +90,14 @@ class Child(Process):  # type: ignore[misc]
 
     def _live(self) -> int:
         self._child = self.program.popen()
-        _write(self.note, {"program": _identity(self._child.pid), "watcher": _identity(os.getpid())})
+        notes.write(self.note, program=self._child.pid, watcher=os.getpid())
         if self._stopping.is_set():  # told so while starting
             self._stop()
         telling = Thread(target=self._tell, args=(self._child.stdout,), daemon=True)
         telling.start()
         code: int = self._child.wait()
         telling.join(PATIENCE_SECONDS / 2)  # its children end by themselves, but for one that is frozen
-        _kill_group(self._child.pid)  # what it left behind would work beside its successor
+        kill_group(self._child.pid)  # what it left behind would work beside its successor
         return code
 
     def _tell(self, output: Any) -> None:
@@ -112,7 +113,7 @@ class Child(Process):  # type: ignore[misc]
 
     def _insist(self, pid: int) -> None:
         time.sleep(PATIENCE_SECONDS)
-        _kill_group(pid)
+        kill_group(pid)
 
     def _follow_parent(self) -> None:
         os.read(self._lifeline, 1)  # nobody writes: it ends when the parent does
@@ -122,9 +123,10 @@ class Child(Process):  # type: ignore[misc]
 class Keeper(Manager):  # type: ignore[misc]
     """Starts programs, prints what they say, and stops them in order when a signal comes."""
 
-    def __init__(self, notes: Path, **options: Any) -> None:
+    def __init__(self, folder: Path, **options: Any) -> None:
+        """The notes are left in `folder`."""
         super().__init__(**options)
-        self._notes, self._asked_to_stop = notes, False
+        self._folder, self._asked_to_stop = folder, False
         # Not multiprocessing's sentinel: watchers that are started later inherit it, so that it outlives the parent.
         self._lifeline = os.pipe()
         hang_up = set() if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else {signal.SIGHUP}  # not under nohup
@@ -139,17 +141,14 @@ class Keeper(Manager):  # type: ignore[misc]
     def begin(self, programs: Iterable[Program]) -> None:
         """Start these programs, each with its watcher."""
         for program in programs:
-            self._process_ctor = partial(Child, program, self._notes, self._lifeline)
+            self._process_ctor = partial(Child, program, self._folder, self._lifeline)
             self.add_process(program.name, program.command)
-            entry = self._processes[program.name]
-            entry["process"] = multiprocessing.Process(name=program.name, target=entry["obj"].run, args=(self.events,))
-            entry["process"].start()
+            self._watch(program.name)
 
     def start_again(self, name: str) -> None:
         """End this program, however it takes that; its watcher starts it again."""
-        note = _read(self._notes / f"{name}.json")
-        if note and (process := _living(*json.loads(note)["program"])):
-            _kill_group(process.pid)
+        if process := notes.program(self._folder / f"{name}.json"):
+            kill_group(process.pid)
 
     def pump(self) -> None:
         """Print one line of theirs, or wait for it a little."""
@@ -158,8 +157,12 @@ class Keeper(Manager):  # type: ignore[misc]
 
     def loop(self) -> None:
         """Print until a signal comes, then stop everything."""
+        due = 0.0
         while not self._asked_to_stop:
             self.pump()
+            if time.monotonic() >= due:
+                self._look_after_watchers()
+                due = time.monotonic() + LOOK_SECONDS
         self.stop()
 
     def stop(self) -> None:
@@ -167,6 +170,20 @@ class Keeper(Manager):  # type: ignore[misc]
         entries = list(self._processes.values())
         for rank in sorted({entry["obj"].program.rank for entry in entries}, reverse=True):
             self._stop([entry["process"] for entry in entries if entry["obj"].program.rank == rank])
+        clear_away(entry["obj"].note for entry in entries)  # what has lost its watcher
+
+    def _watch(self, name: str) -> None:
+        entry = self._processes[name]
+        entry["process"] = multiprocessing.Process(name=name, target=entry["obj"].run, args=(self.events,))
+        entry["process"].start()
+
+    def _look_after_watchers(self) -> None:
+        """Start those again that have ended, with their programs: nobody would start these when they end."""
+        for name, entry in self._processes.items():
+            if not entry["process"].is_alive():
+                clear_away([entry["obj"].note], entry["obj"].program.stop)
+                self._watch(name)
+                self._system_print(f"The watcher of {name} had ended; both are started again\n")
 
     def _stop(self, watchers: list[Any]) -> None:
         for watcher in watchers:
@@ -182,22 +199,6 @@ class Keeper(Manager):  # type: ignore[misc]
         self._asked_to_stop = True
 
 
-def clear_away(notes: Path) -> None:
-    """End what an earlier start left running: watchers first, since they would start again what ends before them."""
-    found = [json.loads(text) for file in notes.glob("*.json") if (text := _read(file))]
-    programs = [process for note in found if (process := _living(*note["program"]))]
-    watchers = [process for note in found if (process := _living(*note["watcher"]))]
-    for process in watchers + programs:
-        with suppress(psutil.NoSuchProcess):
-            process.terminate()
-    psutil.wait_procs(programs + watchers, timeout=PATIENCE_SECONDS)
-    for process in programs:
-        _kill_group(process.pid)
-    psutil.wait_procs(programs + watchers, timeout=PATIENCE_SECONDS)
-    for file in notes.glob("*.json"):
-        file.unlink(missing_ok=True)
-
-
 @contextmanager
 def running(program: Program, log: Path) -> Iterator[Popen]:
     """The program as a process of ours, for the length of the block, its output in a file; nobody restarts it."""
@@ -210,41 +211,10 @@ def running(program: Program, log: Path) -> Iterator[Popen]:
         try:
             process.wait(PATIENCE_SECONDS)
         except TimeoutExpired:
-            _kill_group(process.pid)
+            kill_group(process.pid)
             process.wait()
-
-
-def _identity(pid: int) -> tuple[int, float]:
-    """A process's number and the time it was made: numbers are used again."""
-    return pid, psutil.Process(pid).create_time()
-
-
-def _living(pid: int, born: float) -> psutil.Process | None:
-    with suppress(psutil.NoSuchProcess):
-        process = psutil.Process(pid)
-        if abs(process.create_time() - born) < 1:
-            return process
-    return None
-
-
-def _write(file: Path, content: object) -> None:
-    """In one piece: whoever reads it may come at any moment."""
-    half = file.with_suffix(".new")
-    half.write_text(json.dumps(content))
-    half.replace(file)
-
-
-def _read(file: Path) -> str:
-    with suppress(FileNotFoundError):  # its watcher has just ended
-        return file.read_text()
-    return ""
 
 
 def _signal(pid: int, signum: signal.Signals) -> None:
     with suppress(ProcessLookupError):
         os.kill(pid, signum)
-
-
-def _kill_group(pid: int) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(pid, signal.SIGKILL)

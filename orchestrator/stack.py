@@ -20,8 +20,9 @@ from threading import Event, Thread
 from orchestrator.bootstrap import prepare, sign_in_link
 from orchestrator.embedded import Postgres, Valkey
 from orchestrator.limits import limits
+from orchestrator.notes import clear_away
 from orchestrator.pulse import LOOKS, Watch
-from orchestrator.runner import Keeper, Program, clear_away
+from orchestrator.runner import Keeper, Program
 from orchestrator.settings import Settings, SettingsError, address
 
 READY_SECONDS = 60
@@ -70,7 +71,7 @@ def up(settings: Settings) -> int:
 def _run(settings: Settings, began: float) -> int:
     notes = settings.home / "run"
     notes.mkdir(exist_ok=True)
-    clear_away(notes)
+    clear_away(notes.glob("*.json"))
     _check_ports(settings)
     keeper = Keeper(notes)
     try:
