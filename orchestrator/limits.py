@@ -185,4 +185,4 @@ class _Shares:
 
 @cache
 def _shares() -> _Shares:
-    return _Shares(settings().web_processes)
+    return _Shares(settings().web_processes * settings().web_hosts)

@@ -128,6 +128,8 @@ class Settings(BaseSettings):
     """Where the console finds Flower, whose `--url_prefix` is flower; `orch up` sets it."""
     web_processes: int = Field(default=1, ge=1, le=64)
     web_threads: int = Field(default=16, ge=1, le=256)
+    web_hosts: int = Field(default=1, ge=1, le=1_000)
+    """Hosts, or containers, with as many web processes each: they share the limits while Redis is away."""
     worker_processes: int = Field(default=2, ge=1, le=64)
     default_wait: float = Field(default=0, ge=0, le=30)
     """Seconds a mutation waits for its command when the request has no `Prefer`."""

@@ -245,6 +245,14 @@ def frozen(own: redis.Redis) -> str:
     return address(own)
 
 
+def test_without_redis_hosts_share_as_processes_do(here: Set, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORCH_WEB_HOSTS", "3")
+    here(get="12/minute", web_processes=2, redis_url=f"redis://127.0.0.1:{free_port()}/0")
+    who = someone()
+
+    assert [taken("get", who).allowed for _ in range(4)] == [True, True, False, False]
+
+
 def barred(own: redis.Redis) -> str:
     """A Redis that lets nobody in."""
     return address(own).replace("@", "-wrong@")

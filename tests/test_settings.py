@@ -24,6 +24,7 @@ NUMBERS = {
     "flower_port": (0, 65535),
     "web_processes": (1, 64),
     "web_threads": (1, 256),
+    "web_hosts": (1, 1_000),
     "worker_processes": (1, 64),
     "waiters": (0, 10_000),
     "streams": (0, 10_000),
