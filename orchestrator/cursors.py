@@ -32,7 +32,7 @@ def _string(part: Any) -> str:
 
 
 def natural(text: str) -> int:
-    """A whole number from 0 to 2⁶³ - 1, for `decode`."""
+    """A whole number from 0 to 2⁶³ - 1. Raises ValueError for any other text."""
     if not (text.isascii() and text.isdigit()) or int(text) >= 2**63:
         raise ValueError(text)
     return int(text)

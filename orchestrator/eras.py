@@ -50,21 +50,16 @@ _TOKENS = text("UPDATE lease_tokens SET epoch = epoch + :jump WHERE ended_at IS 
 def begin_where_needed(db: Connection) -> None:
     """Begin an era where the database has none yet; and a new one where it has come from elsewhere since its last
     start: it may have lost what was answered last."""
-    if is_new(db) or is_behind(db) or db.execute(_HAS_MOVED).scalar_one():
+    if _is_new(db) or is_behind(db) or db.execute(_HAS_MOVED).scalar_one():
         begin(db)
-    _note(db)
+    else:
+        _note(db)
 
 
 def is_behind(db: Connection) -> bool:
     """Whether there are events whose place in the feed this server has not reached yet: it would show neither them nor,
     to whoever has read them, any new ones."""
     return bool(db.execute(_IS_BEHIND).scalar_one())
-
-
-def is_new(db: Connection) -> bool:
-    """Whether nothing has happened here yet. Its first era must be nobody else's, too: or a cursor of another new
-    database might be taken for one of this."""
-    return bool(db.execute(_IS_NEW).scalar_one())
 
 
 def begin(db: Connection) -> None:
@@ -77,6 +72,12 @@ def begin(db: Connection) -> None:
     for statement in (_EPOCHS, _TOKENS):
         db.execute(statement, {"jump": JUMP})
     _note(db)
+
+
+def _is_new(db: Connection) -> bool:
+    """Whether nothing has happened here yet. Its first era must be nobody else's, too: or a cursor of another new
+    database might be taken for one of this."""
+    return bool(db.execute(_IS_NEW).scalar_one())
 
 
 def _note(db: Connection) -> None:

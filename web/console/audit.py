@@ -15,8 +15,10 @@ from orchestrator.db import autocommit
 from orchestrator.errors import Invalid, Violation
 from orchestrator.feed import Wanted
 from orchestrator.lifecycle import EVENTS, Status
+from orchestrator.rows import Rows
 from web.console import place, words
 from web.console.door import bp
+from web.console.place import NOTHING, Place
 
 ROWS = 50
 
@@ -34,23 +36,21 @@ COLUMNS = ("time", "project", "agent_id", "agent", "version", "verb", "before", 
 @bp.get("/audit", endpoint="audit")
 def page() -> Response:
     """Every change of every agent, and whose it was; what is wrong with the address is said above it."""
-    shown: dict[str, Any] = {"rows": [], "cursor": None, "problem": None}
-    filters = _filters()
+    filters = place.given(FILTERS, request.args)
     with autocommit() as db:
         at = place.here(db)
-        try:
-            wanted, cursor = _wanted(filters), request.args.get("cursor")
-            shown["rows"], shown["cursor"] = audit.events(db, at.ids, cursor, place.limit(ROWS), *wanted)
-        except Invalid as error:
-            shown |= {"problem": error, "live": False}
-    html = render_template("console/audit.html", at=at, filters=filters, verbs=EVENTS, exported=EXPORTED, **shown)
-    return make_response(html, shown["problem"].status if shown["problem"] else 200)
+        (rows, cursor), wrong = place.tried(lambda: _found(db, at, filters), NOTHING)
+    html = render_template(
+        "console/audit.html", at=at, rows=rows, cursor=cursor, filters=filters, verbs=EVENTS, exported=EXPORTED,
+        problem=wrong, **place.stillness(wrong),
+    )  # fmt: skip
+    return make_response(html, wrong.status if wrong else 200)
 
 
 @bp.get("/audit.csv")
 def audit_csv() -> Response:
     """The same, to be kept elsewhere. Raises Invalid for a filter that cannot be."""
-    wanted = _wanted(_filters())
+    wanted = _wanted(place.given(FILTERS, request.args))
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(COLUMNS)
@@ -58,6 +58,10 @@ def audit_csv() -> Response:
         writer.writerows(map(_line, _exported(db, place.here(db).ids, *wanted)))
     headers = {"Content-Disposition": "attachment; filename=audit.csv"}
     return Response(text.getvalue(), content_type="text/csv; charset=utf-8", headers=headers)
+
+
+def _found(db: Connection, at: Place, filters: dict[str, str]) -> tuple[Rows, str | None]:
+    return audit.events(db, at.ids, request.args.get("cursor"), place.limit(ROWS), *_wanted(filters))
 
 
 def _exported(db: Connection, projects: list[UUID], wanted: Wanted, agent_id: UUID | None) -> Iterator[Any]:
@@ -82,16 +86,9 @@ def _harmless(cell: str | None) -> str:
     return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
 
 
-def _filters() -> dict[str, str]:
-    """What was typed or chosen."""
-    return {name: request.args[name].strip() for name in FILTERS if request.args.get(name, "").strip()}
-
-
 def _wanted(filters: dict[str, str]) -> tuple[Wanted, UUID | None]:
     """What the address asks for. Raises Invalid for what there is not."""
-    for name, known in (("verb", EVENTS), ("status", tuple(Status))):
-        if filters.get(name, known[0]) not in map(str, known):
-            raise Invalid(Violation(f"can be {', '.join(known)}", name))
+    place.demand_known(filters, verb=EVENTS, status=list(Status))
     try:
         agent_id = UUID(filters["agent"]) if "agent" in filters else None
     except ValueError:

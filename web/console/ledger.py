@@ -15,14 +15,11 @@ from orchestrator.rows import Rows
 from orchestrator.states import State
 from web.console import place
 from web.console.door import bp
-from web.console.place import RANGES, Place
+from web.console.place import NOTHING, RANGES, Place
 
 ROWS = 50
 
 FILTERS = ("state", "verb", "batch", "agent")
-
-NOTHING: tuple[Rows, str | None] = ([], None)
-"""A page of commands without any, and without a next one."""
 
 
 @bp.get("/commands")
@@ -47,9 +44,7 @@ def _found(db: Connection, at: Place, filters: dict[str, str]) -> tuple[Rows, st
 
 def _wanted(db: Connection, at: Place, filters: dict[str, str]) -> dict[str, Any]:
     """Which commands these filters mean. Raises Invalid for what there is not."""
-    for name, known in (("state", list(State)), ("verb", list(COMMANDS))):
-        if filters.get(name, known[0]) not in map(str, known):
-            raise Invalid(Violation(f"can be {', '.join(known)}", name))
+    place.demand_known(filters, state=list(State), verb=list(COMMANDS))
     wanted: dict[str, Any] = {name: filters[name] for name in ("state", "verb") if name in filters}
     if "batch" in filters:
         wanted["batch_id"] = _batch(filters["batch"])

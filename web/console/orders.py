@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from sqlalchemy import Row
 from werkzeug.wrappers import Response as AnyResponse
 
-from orchestrator import accept, logs, overview
+from orchestrator import accept, cursors, logs, overview
 from orchestrator.accept import Conditions
 from orchestrator.db import autocommit, begin
 from orchestrator.errors import Invalid, NotFound, Problem, Violation
@@ -108,9 +108,10 @@ def _order(verb: Verb, agent: Row[Any]) -> Order:
 def _version() -> int | None:
     """The only version of the agent that this is meant for; None for any. Raises Invalid for what is none."""
     given = request.form.get("version", "")
-    if given and not (given.isascii() and given.isdigit() and len(given) < 19):  # noqa: PLR2004  # what a bigint holds
-        raise Invalid(Violation("must be a version of the agent", "version"))
-    return int(given) if given else None
+    try:
+        return cursors.natural(given) if given else None
+    except ValueError:
+        raise Invalid(Violation("must be a version of the agent", "version")) from None
 
 
 def _filled(names: tuple[str, ...]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Where a page is: the projects it is about, and the time it looks back on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 
 from orchestrator import feed, overview
 from orchestrator.errors import Invalid, Problem, Violation
+from orchestrator.rows import Rows
 from orchestrator.trends import Window
 
 RANGES = {"1h": (1, 60), "6h": (6, 300), "24h": (24, 900), "7d": (168, 7_200)}
@@ -18,9 +19,10 @@ RANGES = {"1h": (1, 60), "6h": (6, 300), "24h": (24, 900), "7d": (168, 7_200)}
 DAYS = {"24h": (24, 3_600), "7d": (168, 3_600 * 6), "30d": (720, 86_400), "90d": (2_160, 86_400)}
 """The same for what is kept by the hour."""
 
-
 Found = TypeVar("Found")
 
+NOTHING: tuple[Rows, str | None] = ([], None)
+"""A page of a list that has no rows, and no next one."""
 
 OFFERED = 50
 """Projects to choose from at most: each page has them, and the others are named by their slugs."""
@@ -115,6 +117,13 @@ def tried(find: Callable[[], Found], nothing: Found) -> tuple[Found, Invalid | N
 def given(names: tuple[str, ...], values: Any) -> dict[str, str]:
     """Those of an address or a form that are not left empty."""
     return {name: values[name].strip() for name in names if values.get(name, "").strip()}
+
+
+def demand_known(filters: dict[str, str], **known: Sequence[str]) -> None:
+    """Raises Invalid where a filter is none of what it can be."""
+    for name, values in known.items():
+        if name in filters and filters[name] not in values:
+            raise Invalid(Violation(f"can be {', '.join(values)}", name))
 
 
 def stillness(wrong: Problem | None) -> dict[str, Any]:
