@@ -79,7 +79,6 @@ beat_scheduler = "workers.ticks:Ticks"
 beat_schedule = {
     "sweep": {"task": "orchestrator.sweep", "schedule": 2.0, "options": {"queue": "upkeep"}},
     "canary": {"task": "orchestrator.canary", "schedule": 10.0, "options": {"queue": "commands"}},
-    "canary-upkeep": {"task": "orchestrator.canary", "schedule": 10.0, "options": {"queue": "upkeep"}},
     "roll": {"task": "orchestrator.roll", "schedule": 10.0, "options": {"queue": "upkeep"}},
     "inspect": {"task": "orchestrator.inspect", "schedule": 60.0, "options": {"queue": "upkeep"}},
     "prune": {"task": "orchestrator.prune", "schedule": 3600.0, "options": {"queue": "upkeep"}},

@@ -1,5 +1,8 @@
-"""The pulse of a worker: when it last took a message from each queue. A worker that answers every ping and takes
-nothing is deaf: that happens where its connection to Redis breaks at a bad moment, and only a new start helps.
+"""The pulse of a worker: when it last took a message. A worker that answers every ping and takes nothing is deaf: that
+happens where its connection to Redis breaks at a bad moment, and only a new start helps.
+
+Each worker takes from a queue of its own besides, in which whoever looks at its pulse puts a canary: so there is always
+something for this one to take, whatever others take from the queues of all.
 
 `python -m orchestrator.pulse` is the health check of a worker with the same environment, and `python -m
 orchestrator.pulse COMMAND…` runs a worker that is killed once it is deaf: what restarts a container that ends does not
@@ -13,6 +16,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
+from uuid import uuid4
 
 from redis import Redis, RedisError
 
@@ -20,7 +24,13 @@ from orchestrator.link import redis_url
 from orchestrator.settings import settings
 
 QUEUES = ("commands", "upkeep")
-"""What a worker takes from; a canary is sent through each every ten seconds."""
+"""What all workers take from."""
+
+OWN = "pulse."
+"""How the name of a worker's own queue begins."""
+
+CANARY, CANARY_SECONDS = "{}", 3600
+"""What is put there, and how long the queue of a worker that is gone stays."""
 
 PATIENCE_SECONDS = 2.0
 PARENT_SECONDS = 0.2
@@ -31,17 +41,27 @@ LOOKS, START_SECONDS = 9, 20
 started."""
 
 
-def note(folder: Path, queue: str) -> None:
-    """A message was taken. The queue's name is as the message gives it, and strangers name no file."""
-    if queue in QUEUES:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / queue).touch()
+def note(folder: Path) -> None:
+    """A message was taken."""
+    _file(folder).touch()
 
 
-def taken_at(folder: Path, queue: str) -> float:
-    """When one was last taken, in seconds since 1970; 0 for never."""
-    file = folder / queue
+def taken_at(folder: Path) -> float:
+    """When one was last taken, in seconds since 1970; as long as none was, when the folder was first used. 0 where
+    somebody has deleted the note."""
+    file = _file(folder)
     return file.stat().st_mtime if file.exists() else 0.0
+
+
+def own_queue(folder: Path) -> str:
+    """The queue of the worker with this folder, named by whoever asks first."""
+    file = _file(folder)
+    if not file.exists() or not file.stat().st_size:
+        folder.mkdir(parents=True, exist_ok=True)
+        half = file.with_suffix(f".{os.getpid()}")
+        half.write_text(f"{OWN}{uuid4()}")  # no host's name: two may have one
+        half.replace(file)
+    return file.read_text()
 
 
 class Watch:
@@ -51,7 +71,7 @@ class Watch:
     def __init__(self, folder: Path, redis_url: str, *, looks: int, more_at_first: int) -> None:
         """A worker is deaf after so many `looks` in a row; one that has taken nothing since it was started, or since
         Redis came back, after so many more."""
-        self._folder, self._client = folder, _client(redis_url)
+        self._folder, self._client, self._queue = folder, _client(redis_url), own_queue(folder)
         self._looks, self._more_at_first = looks, more_at_first
         self.begin_anew()
 
@@ -62,39 +82,38 @@ class Watch:
 
     def begin_anew(self) -> None:
         """Look at another worker from now on, or at one that has to find its way back."""
-        self._in_vain = dict.fromkeys(QUEUES, -self._more_at_first)
-        self._taken_at = {queue: taken_at(self._folder, queue) for queue in QUEUES}
+        self._in_vain, self._taken_at = -self._more_at_first, taken_at(self._folder)
 
-    def deaf(self) -> list[str]:
-        """Look: the queues in which messages have waited at each of those looks, and none was taken meanwhile.
+    def deaf(self) -> bool:
+        """Look, and leave a canary for the next look: whether nothing was taken at each of those looks.
 
-        While Redis is away nobody is deaf.
+        While Redis is away, or takes no writes, as it does not give anything then, nobody is deaf.
         """
-        waiting = _waiting(self._client)
-        if waiting is None:
+        if _canary_waited(self._client, self._queue) is None:
             self.begin_anew()
-            return []
-        for queue in QUEUES:
-            was, self._taken_at[queue] = self._taken_at[queue], taken_at(self._folder, queue)
-            if self._taken_at[queue] != was:
-                self._in_vain[queue] = 0
-            elif queue not in waiting:
-                self._in_vain[queue] = min(self._in_vain[queue], 0)
-            else:
-                self._in_vain[queue] += 1
-        return [queue for queue, looks in self._in_vain.items() if looks > self._looks]
+            return False
+        was, self._taken_at = self._taken_at, taken_at(self._folder)
+        self._in_vain = self._in_vain + 1 if self._taken_at == was else 0
+        return self._in_vain > self._looks
+
+
+def _file(folder: Path) -> Path:
+    """Its text is the name of the queue, its time of change that of the last message."""
+    return folder / "taken"
 
 
 def _client(url: str) -> Any:
     return Redis.from_url(url, socket_timeout=PATIENCE_SECONDS, socket_connect_timeout=PATIENCE_SECONDS, retry=None)
 
 
-def _waiting(client: Any) -> list[str] | None:
-    """The queues in which messages wait; None where Redis is away."""
+def _canary_waited(client: Any, queue: str) -> bool | None:
+    """Put a canary into a queue: whether the one before was still there; None where Redis takes none now."""
     try:
-        return [queue for queue in QUEUES if client.llen(queue)]
+        with client.pipeline() as pipe:
+            waited, *_ = pipe.llen(queue).delete(queue).lpush(queue, CANARY).expire(queue, CANARY_SECONDS).execute()
     except RedisError:
         return None
+    return bool(waited)
 
 
 def main() -> None:
@@ -127,8 +146,8 @@ def _end_when_deaf(worker: int, watch: Watch) -> None:
 
     logs.configure("pulse")
     while _lives_on(worker, settings().deaf_after / LOOKS):
-        if queues := watch.deaf():
-            logs.logger("pulse").error("deaf", queues=queues)
+        if watch.deaf():
+            logs.logger("pulse").error("deaf", seconds=settings().deaf_after)
             with suppress(ProcessLookupError):
                 os.kill(worker, signal.SIGKILL)  # it may stand still, and would hear nothing else
             return
@@ -145,11 +164,10 @@ def _lives_on(worker: int, seconds: float) -> bool:
 
 
 def _check(folder: Path) -> None:
-    """End with 1 and a sentence where messages wait and none was taken for ORCH_DEAF_AFTER seconds."""
+    """End with 1 and a sentence where a canary waits and nothing was taken for ORCH_DEAF_AFTER seconds."""
     seconds = settings().deaf_after
-    for queue in _waiting(_client(redis_url())) or ():
-        if time.time() - taken_at(folder, queue) > seconds:
-            raise SystemExit(f"nothing was taken from {queue} for {seconds:g} s, and something waits there")
+    if _canary_waited(_client(redis_url()), own_queue(folder)) and time.time() - taken_at(folder) > seconds:
+        raise SystemExit(f"the worker has taken nothing for {seconds:g} s, and something waits for it")
 
 
 if __name__ == "__main__":

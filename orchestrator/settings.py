@@ -140,9 +140,9 @@ class Settings(BaseSettings):
     limits: Annotated[dict[str, str], NoDecode, BeforeValidator(_limits)] = Field(default_factory=dict)
     """Rate limits that differ from the defaults: action → "20/minute" or "off"; "*" for all the others."""
     pulse: Path | None = None
-    """A folder in which a worker notes when it last took a message from each queue; each worker has its own."""
+    """A folder in which a worker notes when it last took a message; each worker has its own."""
     deaf_after: float = Field(default=45, ge=3, le=3600)
-    """Seconds after which a worker that takes nothing, though something waits, is started again."""
+    """Seconds after which a worker that takes nothing, though something waits for it, is started again."""
     trusted_proxies: int = Field(default=0, ge=0, le=10)
     """How many proxies in front are trusted to tell the client's address in X-Forwarded-For, and in X-Forwarded-Proto
     whether it speaks TLS."""

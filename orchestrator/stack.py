@@ -78,9 +78,10 @@ def _run(settings: Settings, began: float) -> int:
         servers = Servers.of(settings)
         keeper.begin([server.prepare() for server in servers.ours])
         _wait_for(keeper, servers, settings.home / "admin.key")
+        watch = Watch.over(_pulse(settings), servers.redis_url, settings.deaf_after)
         keeper.begin(_programs(settings, servers))
         Thread(target=_announce, args=(settings, servers, began), daemon=True).start()
-        Thread(target=_listen, args=(settings, servers, keeper), daemon=True).start()
+        Thread(target=_listen, args=(settings, watch, keeper), daemon=True).start()
         keeper.loop()
     except SettingsError:
         keeper.stop()
@@ -154,10 +155,9 @@ def _flower_access(settings: Settings) -> dict[str, str]:
     return {"FLOWER_BASIC_AUTH": secret, "ORCH_FLOWER_URL": f"http://{secret}@127.0.0.1:{settings.flower_port}"}
 
 
-def _listen(settings: Settings, servers: Servers, keeper: Keeper) -> None:
+def _listen(settings: Settings, watch: Watch, keeper: Keeper) -> None:
     """Start the worker again once it is deaf. Its tasks are in PostgreSQL: nothing is lost by it."""
     pause = settings.deaf_after / LOOKS
-    watch = Watch.over(_pulse(settings), servers.redis_url, settings.deaf_after)
     note, known = settings.home / "run" / "worker.json", ""
     while not keeper.stopping:
         time.sleep(pause)
@@ -165,10 +165,10 @@ def _listen(settings: Settings, servers: Servers, keeper: Keeper) -> None:
             if (worker := note.read_text()) != known:  # another one than before, which may have ended by itself
                 known = worker
                 watch.begin_anew()
-            if queues := watch.deaf():
+            if watch.deaf():
                 keeper.start_again("worker")
                 watch.begin_anew()
-                print(f"The worker had taken nothing from {' and '.join(queues)}; it is started again", flush=True)
+                print(f"The worker had taken nothing for {settings.deaf_after:g} s; it is started again", flush=True)
 
 
 def _pulse(settings: Settings) -> Path:

@@ -1,4 +1,5 @@
-"""A deaf worker, which answers pings and takes no messages, is found and started again; one without Redis is let be."""
+"""A deaf worker, which answers pings and takes no messages, is found and started again, though another takes them all;
+one without Redis is let be."""
 
 import json
 import os
@@ -6,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,7 +18,7 @@ import psutil
 import pytest
 
 from orchestrator import pulse
-from orchestrator.pulse import QUEUES, Watch
+from orchestrator.pulse import QUEUES, Watch, own_queue, taken_at
 from tests.proxy import Proxy
 from tests.redis_server import OwnRedis
 from tests.stage import ROOT, Project, Worker, busy, eventually
@@ -41,10 +42,11 @@ def way(own_redis: OwnRedis) -> Iterator[Proxy]:
 @pytest.fixture
 def stack(own_redis: OwnRedis, way: Proxy) -> Iterator[Stack]:
     """A stack whose Redis is the test's."""
-    with TemporaryDirectory(prefix="orch-deaf-") as folder, pytest.MonkeyPatch.context() as patch:
-        patch.delenv("ORCH_DATABASE_URL")
+    with TemporaryDirectory(prefix="orch-deaf-") as folder:
         url = own_redis.url.replace(f":{urlsplit(own_redis.url).port}/", f":{way.port}/")
-        running = Stack.start(Path(folder) / "home", ORCH_REDIS_URL=url, ORCH_DEAF_AFTER=str(SECONDS))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.delenv("ORCH_DATABASE_URL")
+            running = Stack.start(Path(folder) / "home", ORCH_REDIS_URL=url, ORCH_DEAF_AFTER=str(SECONDS))
         try:
             yield running.ready()
         finally:
@@ -67,20 +69,44 @@ def half_open(worker: psutil.Process, way: Proxy) -> Iterator[None]:
         yield
 
 
-def test_a_deaf_worker_is_started_again_and_one_whose_redis_is_away_is_not(
-    stack: Stack, own_redis: OwnRedis, way: Proxy
+@contextmanager
+def beside_another(folder: Path) -> Iterator[None]:
+    """Another worker takes whatever comes, so that nothing waits in the queues of all."""
+    with Worker.start(folder / "beside.log", 1, ORCH_PULSE=str(folder / "beside")):
+        wait_until_it_takes(folder / "beside")
+        yield
+
+
+def wait_until_it_takes(folder: Path) -> None:
+    """Until the worker with this folder takes a message."""
+    eventually(lambda: taken_at(folder), 40)
+    was = taken_at(folder)
+    eventually(lambda: send() and taken_at(folder) != was, 40)
+
+
+@contextmanager
+def read_only(redis: OwnRedis) -> Iterator[None]:
+    """It answers, and takes no writes, as one whose replicas or disk are gone."""
+    redis.client.config_set("min-replicas-to-write", 1)
+    yield
+    redis.client.config_set("min-replicas-to-write", 0)
+
+
+def test_a_deaf_worker_is_started_again_beside_another_and_one_whose_redis_is_away_is_not(
+    stack: Stack, own_redis: OwnRedis, way: Proxy, tmp_path: Path
 ) -> None:
     agent = stack.spawn()
     for deafen in (frozen, half_open):
         worker = psutil.Process(stack.pid("worker"))
-        with deafen(worker, way):
-            assert stack.api("POST", f"{agent}/pause").is_success  # which nobody takes
+        with beside_another(tmp_path), deafen(worker, way):
             eventually(lambda was=worker.pid: stack.pid("worker") != was, 60)  # type: ignore[misc]
         assert not worker.is_running()
         eventually(lambda: stack.api("POST", f"{agent}/resume").status_code in (200, 409), 40)
-    assert stack.said().count("The worker had taken nothing from") == 2
+    assert stack.said().count("The worker had taken nothing for 4 s") == 2
 
     worker = psutil.Process(stack.pid("worker"))
+    with read_only(own_redis):
+        time.sleep(2 * SECONDS)
     own_redis.stop()
     time.sleep(2 * SECONDS)
     own_redis.begin()
@@ -107,8 +133,7 @@ def watched(way: Proxy, own_redis: OwnRedis, folder: Path) -> Iterator[psutil.Po
             start_new_session=True,
         )
     try:
-        send()
-        eventually(lambda: min(pulse.taken_at(folder / "pulse", queue) for queue in QUEUES), 40)
+        wait_until_it_takes(folder / "pulse")
         yield worker
     finally:
         with suppress(ProcessLookupError):
@@ -116,26 +141,24 @@ def watched(way: Proxy, own_redis: OwnRedis, folder: Path) -> Iterator[psutil.Po
         worker.wait(timeout=10)
 
 
-def send(queues: Sequence[str] = QUEUES, **options: Any) -> None:
-    """A message for each of these queues."""
+def send(queue: str = "commands", **options: Any) -> bool:
+    """A message for all workers; true."""
     with celery.connection_for_write() as link:
-        for queue in queues:
-            celery.send_task("orchestrator.canary", queue=queue, connection=link, **options)
+        celery.send_task("orchestrator.canary", queue=queue, connection=link, **options)
+    return True
 
 
 @pytest.mark.parametrize("deafen", [frozen, half_open])
-def test_a_container_ends_with_its_deaf_worker(
+def test_a_container_ends_with_its_deaf_worker_though_another_takes_all_messages(
     project: Project, own_redis: OwnRedis, way: Proxy, tmp_path: Path, deafen: Callable[..., Any]
 ) -> None:
     del project
-    with watched(way, own_redis, tmp_path) as worker, deafen(worker, way):
-        send()
-
+    with watched(way, own_redis, tmp_path) as worker, beside_another(tmp_path), deafen(worker, way):
         assert worker.wait(timeout=60) == -signal.SIGKILL
+        assert own_redis.client.llen("commands") == 0
 
     said = [json.loads(line) for line in (tmp_path / "watched.log").read_text().splitlines() if '"deaf"' in line]
     assert [(line["level"], line["process"]) for line in said] == [("error", "pulse")]
-    assert set(said[0]["queues"]) <= set(QUEUES)
 
 
 def test_a_watched_worker_outlives_its_redis_and_its_watcher_ends_with_it(
@@ -144,17 +167,19 @@ def test_a_watched_worker_outlives_its_redis_and_its_watcher_ends_with_it(
     del project
     with watched(way, own_redis, tmp_path) as worker:
         [watcher] = [child for child in worker.children() if "orchestrator.pulse" in child.cmdline()]
+        with read_only(own_redis):
+            time.sleep(2 * SECONDS)
         own_redis.stop()
         time.sleep(2 * SECONDS)
         own_redis.begin()
-        began = time.time()
-        send()
-        eventually(lambda: min(pulse.taken_at(tmp_path / "pulse", queue) for queue in QUEUES) > began, 40)
+        wait_until_it_takes(tmp_path / "pulse")
+        watcher.suspend()  # a worker that ends takes nothing any more, and on a busy machine for longer than `SECONDS`
         worker.terminate()
 
         with suppress(psutil.TimeoutExpired):
             worker.wait(timeout=busy(60))
         assert worker.poll() == 0, (tmp_path / "watched.log").read_text()[-5_000:]
+        watcher.resume()
         eventually(lambda: not watcher.is_running(), 5)
 
 
@@ -172,27 +197,50 @@ def test_a_watched_command_that_there_is_not_is_one_sentence(tmp_path: Path) -> 
     assert (ended.returncode, ended.stderr) == (1, "cannot run no-such-program: No such file or directory\n")
 
 
-def test_a_worker_notes_each_queue_from_which_it_takes(project: Project, own_redis: OwnRedis, tmp_path: Path) -> None:
-    del project, own_redis
+@pytest.mark.parametrize("queue", QUEUES)
+def test_a_worker_notes_when_it_has_taken_something_from_any_queue(
+    project: Project, own_redis: OwnRedis, tmp_path: Path, queue: str
+) -> None:
+    del project
     folder = tmp_path / "pulse"
-    began = time.time()
     with Worker.start(tmp_path / "worker.log", 1, ORCH_PULSE=str(folder)):
-        send()
-        eventually(lambda: min(pulse.taken_at(folder, queue) for queue in QUEUES) > began - 1, 30)
+        wait_until_it_takes(folder)
+        for take in (lambda: send(queue), lambda: send(queue, expires=-1), lambda: canary(own_redis, folder)):
+            eventually(lambda: not own_redis.client.exists(*QUEUES, "unacked"))  # all is taken, and done
+            os.utime(folder / "taken", (0, 0))
+            take()
+            eventually(lambda: taken_at(folder), 30)
 
-        (folder / "commands").unlink()
-        send(["commands"], expires=-1)
-        eventually(lambda: pulse.taken_at(folder, "commands") > began, 30)  # too late to be run, but taken
-
-
-def test_a_message_names_no_file_of_its_own(tmp_path: Path) -> None:
-    for queue in ("../elsewhere", "", "undeliverable"):
-        pulse.note(tmp_path / "pulse", queue)
-
-    assert list(tmp_path.iterdir()) == []
+    assert not own_redis.client.exists(own_queue(folder)), "it was taken"
+    bindings = own_redis.client.smembers("_kombu.binding.commands")
+    assert not [member for member in bindings if b"pulse" in member]
 
 
-def test_a_worker_is_deaf_only_where_messages_have_waited_all_the_time(own_redis: OwnRedis, tmp_path: Path) -> None:
+def canary(redis: OwnRedis, folder: Path) -> None:
+    """Look at a worker's pulse, once."""
+    assert not Watch(folder, redis.url, looks=3, more_at_first=2).deaf()
+
+
+def test_a_queue_that_no_worker_takes_from_any_more_is_gone_by_itself(own_redis: OwnRedis, tmp_path: Path) -> None:
+    canary(own_redis, tmp_path)
+
+    assert 0 < own_redis.client.ttl(own_queue(tmp_path)) <= pulse.CANARY_SECONDS
+    assert own_redis.client.llen(own_queue(tmp_path)) == 1
+    canary(own_redis, tmp_path)
+    assert own_redis.client.llen(own_queue(tmp_path)) == 1
+
+
+def test_a_folders_queue_is_its_own_and_stays_the_same(tmp_path: Path) -> None:
+    one, other = own_queue(tmp_path / "one"), own_queue(tmp_path / "other")
+    pulse.note(tmp_path / "one")
+
+    assert one != other
+    assert own_queue(tmp_path / "one") == one
+
+
+def test_a_worker_is_deaf_only_where_it_could_have_taken_something_all_the_time(
+    own_redis: OwnRedis, tmp_path: Path
+) -> None:
     watch = Watch(tmp_path, own_redis.url, looks=3, more_at_first=2)
 
     def looks() -> int:
@@ -201,23 +249,21 @@ def test_a_worker_is_deaf_only_where_messages_have_waited_all_the_time(own_redis
 
     def take() -> None:
         watch.deaf()  # so that the note's time is another one than the last
-        pulse.note(tmp_path, "commands")
+        pulse.note(tmp_path)
 
-    assert not any(watch.deaf() for _ in range(20)), "nothing waits"
-    own_redis.client.lpush("commands", "something")
     assert looks() == 6, "it may just have been started"
     take()
-    assert watch.deaf() == [], "something was taken meanwhile"
-    assert (looks(), watch.deaf()) == (4, ["commands"])
+    assert not watch.deaf(), "something was taken meanwhile"
+    assert (looks(), watch.deaf()) == (4, True)
     own_redis.stop()
-    assert watch.deaf() == []
+    assert not watch.deaf()
     own_redis.begin()
+    assert looks() == 6, "it has just come back, and the worker has to find it"
+    with read_only(own_redis):
+        assert not any(watch.deaf() for _ in range(20)), "it gives nothing, either"
     assert looks() == 6, "it has just come back, and the worker has to find it"
     watch.begin_anew()
     assert looks() == 6, "another worker is there"
-    take()
-    own_redis.client.delete("commands")
-    assert not any(watch.deaf() for _ in range(20)), "all is taken"
 
 
 @pytest.fixture
@@ -235,17 +281,23 @@ def check(own_redis: OwnRedis, tmp_path: Path) -> Callable[[], str]:
     return run
 
 
-def test_the_health_check_fails_where_messages_wait_and_none_was_taken(
+def test_the_health_check_fails_where_a_canary_waits_and_nothing_was_taken(
     check: Callable[[], str], own_redis: OwnRedis, tmp_path: Path
 ) -> None:
+    note = tmp_path / "pulse" / "taken"
     assert check() == ""
-    own_redis.client.lpush("upkeep", "something")
-    assert check() == "nothing was taken from upkeep for 45 s, and something waits there\n"
-    pulse.note(tmp_path / "pulse", "upkeep")
+    assert check() == "", "it may just have been started"
+    os.utime(note, (0, 0))
+    assert check() == "the worker has taken nothing for 45 s, and something waits for it\n"
+    own_redis.client.delete(own_queue(note.parent))
+    assert check() == "", "nothing waited"
+    pulse.note(note.parent)
     assert check() == ""
-    os.utime(tmp_path / "pulse" / "upkeep", (0, 0))
+    os.utime(note, (0, 0))
+    with read_only(own_redis):
+        assert check() == "", "a restart would not bring Redis back"
     own_redis.stop()
-    assert check() == "", "a restart would not bring Redis back"
+    assert check() == "", "nor this"
 
 
 def test_the_health_check_says_what_it_needs() -> None:

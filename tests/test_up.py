@@ -211,6 +211,15 @@ def test_what_dies_is_started_again_and_said_so(own_home: Path) -> None:
 
             eventually(lambda name=name, before=before: running.pid(name) != before, 5)
             assert f"{name:<8} | ended (signal SIGKILL); starting again in" in running.said()
+        for name in ("worker", "postgres"):
+            before, watcher = running.pid(name), psutil.Process(running.pid(name)).ppid()
+
+            os.kill(watcher, signal.SIGKILL)
+
+            eventually(lambda name=name: f"The watcher of {name} had ended; both are started" in running.said(), 20)
+            eventually(lambda name=name: (own_home / "run" / f"{name}.json").exists(), 20)
+            assert running.pid(name) != before
+            assert not psutil.pid_exists(before) or psutil.Process(before).status() == psutil.STATUS_ZOMBIE
         eventually(running.is_ready, 20)
         paused = eventually(lambda: (answer := running.api("POST", f"{agent}/pause")).status_code == 200 and answer)
         assert paused.json()["status"] == "paused"

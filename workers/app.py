@@ -9,6 +9,7 @@ from typing import Any
 
 import structlog
 from celery import Celery, signals
+from kombu import Queue
 
 import orchestrator.loading  # noqa: F401  # before all that is large
 from orchestrator import logs, pulse
@@ -52,12 +53,11 @@ def _after_fork(**_: Any) -> None:
     gc.set_threshold(GARBAGE_AFTER)
 
 
-@signals.task_received.connect
-@signals.task_revoked.connect  # as one that has expired is: taken, all the same
-def _note(request: Any, **_: Any) -> None:
+@signals.worker_init.connect
+def _take_canaries(**_: Any) -> None:
     folder = settings().pulse
-    if folder is not None:
-        pulse.note(folder, request.delivery_info.get("routing_key"))
+    if folder is not None:  # not declared: a binding in Redis would outlive the worker
+        app.amqp.queues.select_add(Queue(pulse.own_queue(folder), no_declare=True))
 
 
 @signals.task_prerun.connect

@@ -17,8 +17,8 @@ from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as kombus
 from redis import ConnectionError as RedisConnectionError
 
-from orchestrator import logs
-from orchestrator.pulse import QUEUES
+from orchestrator import logs, pulse
+from orchestrator.settings import settings
 
 OUT_OF_SHAPE = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError, MemoryError)
 """What reading raises where something else was expected: nothing that a connection raises is among them."""
@@ -62,12 +62,16 @@ class Channel(kombus.Channel):  # type: ignore[misc]
 
 
 class Transport(kombus.Transport):  # type: ignore[misc]
-    """kombu's, with our channel; it hands on no message of a task as it came."""
+    """kombu's, with our channel; it hands on no message of a task as it came, and no canary at all."""
 
     Channel = Channel
 
     def _deliver(self, message: Any, queue: str) -> None:
-        if queue in QUEUES:
+        if queue.startswith(pulse.OWN):
+            _note()
+            return
+        if queue in pulse.QUEUES:
+            _note()
             message = made_anew(message, queue)
         elif "compression" in message["headers"]:  # none of ours is, and a few bytes could become all of the memory
             raise ValueError("it is compressed")
@@ -111,6 +115,12 @@ def made_anew(message: Any, queue: str) -> dict[str, Any]:
             "priority": 0,
         },
     }
+
+
+def _note() -> None:
+    folder = settings().pulse
+    if folder is not None:
+        pulse.note(folder)
 
 
 def _moment(text: Any) -> str | None:
