@@ -125,9 +125,14 @@ def cancelled(evidence: Evidence) -> Iterator[Violation]:
 
 
 def idempotency(evidence: Evidence) -> Iterator[Violation]:
-    """One key that was answered with two commands, agents or batches, or with a command of another key."""
+    """One key that was answered with two commands, agents or batches, or with a command of another key; or one that was
+    answered well, and refused to who asked for the same again."""
     for request in evidence.requests.values():
         calls = request.calls
+        for call in calls if len(calls) > 1 else ():
+            if call.t0 > request.replied and call.outcome == "refused" and "command_id" not in said(call):
+                sentence = f"{request.key} was answered well, and later refused with {call.status}"
+                yield Violation("idempotency", sentence, calls[0].agent, tuple(calls))
         for found in zip(*map(_names, calls), strict=True) if len(calls) > 1 else ():
             if len(set(found) - {None}) > 1:
                 sentence = f"{request.key} was answered with {', '.join(sorted(set(map(str, found)) - {'None'}))}"
