@@ -121,6 +121,37 @@ def _named(tale: Tale, t0: float, key: str, t1: float | None = None, **body: Any
     return tale.ask("spawn", t0, t1, key=key, body={"name": "one", "unique_name": True} | body)
 
 
+@pytest.mark.parametrize(("body", "found"), [({"unique_name": False}, False), ({"name": "two"}, False), ({}, True)])
+def test_two_who_were_to_have_a_name_alone_are_found(body: dict[str, Any], found: bool) -> None:
+    tale = Tale()
+    _named(tale, 1, "first")
+    _named(tale, 2, "second", **body)
+
+    assert tale.accused() == ({"names"} if found else set())
+
+
+def test_a_name_is_free_again_when_its_agent_ends_or_has_another() -> None:
+    tale = Tale()
+    first = _named(tale, 1, "first").answer["agent_id"]
+    tale.ask("terminate", 2, agent=first, key="end", body={})
+    second = _named(tale, 3, "second").answer["agent_id"]
+    tale.ask("update", 4, agent=second, key="rename", body={"name": "two"})
+    _named(tale, 5, "third")
+
+    assert tale.accused() == set()
+
+
+@pytest.mark.parametrize(("sent", "found"), [(2.5, False), (5, True)])
+def test_of_two_spawns_that_overlap_either_may_have_been_the_first(sent: float, found: bool) -> None:
+    tale = Tale()
+    first = _named(tale, 1, "first", 3).answer["agent_id"]
+    _named(tale, 2, "second", 4)
+
+    tale.ask("terminate", sent, agent=first, key="end", body={})
+
+    assert tale.accused() == ({"names"} if found else set())
+
+
 @pytest.mark.parametrize(("other", "unique", "found"), [(True, True, False), (False, True, True), (True, False, True)])
 def test_a_name_is_refused_only_where_it_was_asked_for(other: bool, unique: bool, found: bool) -> None:
     tale = Tale()
@@ -199,3 +230,15 @@ def test_a_release_ends_a_stop_only_where_there_was_one(known: dict[str, Any]) -
     tale.change(release, **known)
 
     assert ("causes" in tale.accused()) == ("status" in known and known["status"] is not None)
+
+
+def test_a_hold_that_should_have_ended_long_ago_is_found() -> None:
+    tale = Tale()
+    tale.ask("pause", 2, agent=tale.spawn(0), key="pause", body={})
+    tale.ask("metrics", 5)
+    [hold] = tale.final.agents[0]["holds"]
+    requested = datetime.fromisoformat(tale.command("pause")["requested_at"])
+
+    for seconds, found in ((9, set()), (1, {"overdue"})):
+        hold["until"] = (requested + timedelta(seconds=seconds)).isoformat()
+        assert tale.accused() == found

@@ -52,6 +52,25 @@ def see_nobody(draft: Draft) -> None:
             command.update(quiesced_by="no_lease", quiesced_at=command["closed_at"])
 
 
+def share_a_name(draft: Draft) -> None:
+    spawns = [event for event in draft.events("spawn") if not _ends(draft, event["command_id"])][:2]
+    keys = {event["reason"] for event in spawns}
+    for event in spawns:
+        event["changes"] = event["changes"] | {"name": "one"}
+    for call in [call for call in draft.calls if call.key in keys]:
+        draft.change(call, sent={**call.sent, "body": call.sent["body"] | {"name": "one", "unique_name": True}})
+
+
+def _ends(draft: Draft, spawned_by: str) -> bool:
+    events = next(events for events in draft.final.events.values() if events[0]["command_id"] == spawned_by)
+    return bool(events[-1]["after"] == "terminated")
+
+
+def let_holds_last(draft: Draft) -> None:
+    agent = next(agent for agent in draft.final.agents if agent["status"] == "paused")
+    agent["holds"][0]["until"] = draft.final.commands[0]["requested_at"]
+
+
 NEGLIGENCES: dict[Break, str] = {
     let_wait: "late",
     take_long: "tardy",
@@ -62,5 +81,7 @@ NEGLIGENCES: dict[Break, str] = {
     sign_nothing: "signed",
     sign_for_another: "signed",
     see_nobody: "causes",
+    share_a_name: "names",
+    let_holds_last: "overdue",
 }
 """Each with the check that must find it."""
