@@ -90,6 +90,7 @@ def test_what_came_with_a_fenced_beat_is_counted(together: bool) -> None:
 
     tale.final.agents[0].update(tokens_used=0, cost_incurred="0")
     tale.final.metrics.update(total_tokens_used=0, total_cost_incurred="0")
+    tale.final.usage.clear()
 
     assert tale.accused() == {"books"}
 
@@ -105,6 +106,7 @@ def test_what_came_with_beats_of_which_nobody_knows_may_be_counted_or_not(
 
     tale.final.agents[0].update(tokens_used=0, cost_incurred="0")
     tale.final.metrics.update(total_tokens_used=0, total_cost_incurred="0")
+    tale.final.usage.clear()
 
     assert tale.accused() == found
 

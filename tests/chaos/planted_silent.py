@@ -88,5 +88,13 @@ BUGS: dict[str, Bug] = {
     "batches are not announced": Bug(
         {"orchestrator.announcements": wrapped("announce", _say_nothing)}, "dead", ("poisoned",)
     ),
+    "hours miss tokens": Bug(
+        {
+            "orchestrator.ledger": rewritten(
+                "_FOLD", ("input_tokens = k.input_tokens + excluded.input_tokens", "input_tokens = k.input_tokens")
+            )
+        },
+        "books",
+    ),
     "holds never end": Bug({"orchestrator.timers": wrapped("_due_holds", _find_no_holds)}, "overdue"),
 }

@@ -102,6 +102,7 @@ class Fleet:
             commands=[dict(command) for command in self.commands.values()],
             events={subject.id: subject.events for subject in born},
             metrics=self.sums([*self.subjects.values()]),
+            usage=[self._used()],
             feed=[[subject.id, event["version"]] for subject in born for event in subject.events],
             stream=[[subject.id, event["version"]] for subject in born for event in subject.events],
         )
@@ -184,6 +185,11 @@ class Fleet:
             cost += Decimal(entry["cost"])
         subject.counters = (tasks, tokens, cost)
         subject.uncounted.clear()
+
+    def _used(self) -> dict[str, Any]:
+        """All of it is of one model."""
+        tasks, tokens, cost = (sum(one.counters[column] for one in self.subjects.values()) for column in range(3))
+        return {"group": None, "tasks_completed": tasks, "tokens_used": tokens, "cost_incurred": str(cost)}
 
     def sums(self, subjects: list[Subject]) -> dict[str, Any]:
         """Metrics of these."""
