@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from tests.chaos.evidence import gather
-from tests.chaos.history import Call
+from tests.chaos.history import Call, Fault
 from tests.chaos.report import lines
-from tests.chaos.tales import NOBODY_KNOWS, Tale
+from tests.chaos.tales import NOBODY_KNOWS, SECOND, Tale
 
 
 def _closed_after(tale: Tale, key: str, seconds: float) -> None:
@@ -83,10 +83,15 @@ def _refused(tale: Tale, call: Call, status: int, key: str) -> None:
     """Let it have been refused at the door, without effect."""
     tale.change(call, status=status, answer={})
     tale.final.commands.remove(tale.command(key))
+    _undone(tale)
+
+
+def _undone(tale: Tale) -> None:
+    """Let nothing have happened to the only agent after its spawn."""
     for events in tale.final.events.values():
         del events[1:]
     for agent in tale.final.agents:
-        agent.update(status="idle", version=1, holds=[])
+        agent.update(status="idle", version=1, holds=[], current_task=None)
     tale.final.feed[1:] = tale.final.stream[1:] = []
     tale.final.metrics["by_status"].update(idle=1, paused=0)
     tale.final.metrics["idle_instances"] = 1
@@ -114,57 +119,6 @@ def test_an_order_that_overlaps_the_spawn_may_find_nobody() -> None:
     _refused(tale, call, 404, "pause")
 
     assert tale.accused() == set()
-
-
-def _named(tale: Tale, t0: float, key: str, t1: float | None = None, **body: Any) -> Call:
-    """A spawn under the name that all of these are to have alone."""
-    return tale.ask("spawn", t0, t1, key=key, body={"name": "one", "unique_name": True} | body)
-
-
-@pytest.mark.parametrize(("body", "found"), [({"unique_name": False}, False), ({"name": "two"}, False), ({}, True)])
-def test_two_who_were_to_have_a_name_alone_are_found(body: dict[str, Any], found: bool) -> None:
-    tale = Tale()
-    _named(tale, 1, "first")
-    _named(tale, 2, "second", **body)
-
-    assert tale.accused() == ({"names"} if found else set())
-
-
-def test_a_name_is_free_again_when_its_agent_ends_or_has_another() -> None:
-    tale = Tale()
-    first = _named(tale, 1, "first").answer["agent_id"]
-    tale.ask("terminate", 2, agent=first, key="end", body={})
-    second = _named(tale, 3, "second").answer["agent_id"]
-    tale.ask("update", 4, agent=second, key="rename", body={"name": "two"})
-    _named(tale, 5, "third")
-
-    assert tale.accused() == set()
-
-
-@pytest.mark.parametrize(("sent", "found"), [(2.5, False), (5, True)])
-def test_of_two_spawns_that_overlap_either_may_have_been_the_first(sent: float, found: bool) -> None:
-    tale = Tale()
-    first = _named(tale, 1, "first", 3).answer["agent_id"]
-    _named(tale, 2, "second", 4)
-
-    tale.ask("terminate", sent, agent=first, key="end", body={})
-
-    assert tale.accused() == ({"names"} if found else set())
-
-
-@pytest.mark.parametrize(("other", "unique", "found"), [(True, True, False), (False, True, True), (True, False, True)])
-def test_a_name_is_refused_only_where_it_was_asked_for(other: bool, unique: bool, found: bool) -> None:
-    tale = Tale()
-    if other:
-        _named(tale, 1, "first", unique_name=False)
-    late = _named(tale, 3, "second", unique_name=unique)
-    agent = late.answer["agent_id"]
-
-    tale.change(late, status=409, answer={})
-    tale.final.commands.remove(tale.command("second"))
-
-    assert agent in tale.final.events
-    assert ("refused" in tale.accused()) == found
 
 
 def test_a_key_that_was_answered_well_is_not_refused_later() -> None:
@@ -242,3 +196,28 @@ def test_a_hold_that_should_have_ended_long_ago_is_found() -> None:
     for seconds, found in ((9, set()), (1, {"overdue"})):
         hold["until"] = (requested + timedelta(seconds=seconds)).isoformat()
         assert tale.accused() == found
+
+
+@pytest.mark.parametrize(
+    ("state", "kind", "found"),
+    [
+        ("dead", "poisoned", False),
+        ("applied", "poisoned", True),
+        ("dead", "fault", True),
+        ("cancelled", "poisoned", False),
+    ],
+)
+def test_poison_is_given_up_and_nothing_else(state: str, kind: str, found: bool) -> None:
+    tale = Tale()
+    agent = tale.spawn(0)
+    first, again = (tale.ask("update", t0, agent=agent, key="bad", body={"current_task": "bad"}) for t0 in (2, 3))
+    command = tale.command("bad")
+    if state != "applied":
+        command.update(state=state, version=None)
+        _undone(tale)
+    tale.faults.append(Fault(kind, f"command {command['id']}", 2 * SECOND, 4 * SECOND))
+    if state == "dead":
+        tale.change(again, status=500, answer={"command_id": command["id"]})
+
+    assert first.status == 202
+    assert bool(tale.accused() & {"dead", "broken"}) == found

@@ -7,6 +7,9 @@ from typing import Any
 from tests.chaos.evidence import ORDERS, Evidence, Request, Sent, Violation, said
 from tests.chaos.history import Call
 
+POISONED = "poisoned"
+"""The fault of one command, its target, that kills whoever decides about it."""
+
 
 def lost(evidence: Evidence) -> Iterator[Violation]:
     """A command that was answered, and is not there; or is not closed, now that all is quiet."""
@@ -70,10 +73,19 @@ def duplicated(evidence: Evidence) -> Iterator[Violation]:
 
 
 def dead(evidence: Evidence) -> Iterator[Violation]:
-    """A command that was given up; there is no poison among those that are sent."""
+    """A command that was given up, and was no poison; or one that was poison, and came through."""
+    poison = poisons(evidence)
     for sent in evidence.sent:
-        if sent.command["state"] == "dead":
+        state = sent.command["state"]
+        if sent.command["id"] in poison and state not in ("dead", "cancelled"):
+            yield _of(sent, "dead", f"was poison, and is {state}")
+        elif state == "dead" and sent.command["id"] not in poison:
             yield _of(sent, "dead", "was given up")
+
+
+def poisons(evidence: Evidence) -> set[str]:
+    """The ids of the commands that were poison."""
+    return {fault.target.rpartition(" ")[2] for fault in evidence.history.faults if fault.kind == POISONED}
 
 
 def answers(evidence: Evidence) -> Iterator[Violation]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from operator import attrgetter
 
+from tests.chaos.commands import poisons
 from tests.chaos.evidence import NEVER, Evidence, Violation, said
 from tests.chaos.history import Call, Fault
 from tests.chaos.recovery import SECOND, WITHIN, Last
@@ -19,10 +20,12 @@ WALKS = frozenset({"list", "found"})
 
 
 def broken(evidence: Evidence) -> Iterator[Violation]:
-    """An answer of the server's own fault that does not say that it is unavailable, and was not put there; or any that
-    came when for so long nothing had been wrong that all must have been well again."""
+    """An answer of the server's own fault that does not say that it is unavailable, is not about a command that was
+    given up as poison, and was not put there; or any that came when for so long nothing had been wrong that all must
+    have been well again."""
     failed = [call for call in evidence.history.calls if call.status is not None and call.status >= 500]
-    surprises = [call for call in failed if not _says_why(call)]
+    poison = poisons(evidence)
+    surprises = [call for call in failed if not _says_why(call) and said(call).get("command_id") not in poison]
     for call in _unexcused(surprises, evidence.history.faults):
         yield Violation("broken", f"{call.op} was answered {call.status}", call.agent, (call,))
     last = Last(evidence.history.faults)
