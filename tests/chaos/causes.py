@@ -38,8 +38,9 @@ class Seats:
     def __init__(self, office: Office) -> None:
         self._asked = office.asked
         self._released = [call for call in office.releases if call.outcome != "refused"]
-        self._grants = sorted((call for call in office.grants), key=_end)
-        self._ends = [_end(grant) for grant in self._grants]
+        grants = sorted(office.grants, key=_end)
+        self._ends = [_end(grant) for grant in grants]
+        self._latest = [*accumulate(grants, lambda one, other: max(one, other, key=_epoch))]
         self._heard: dict[int, int] = {}
         for call in (*office.grants, *office.beats):
             self._heard[_epoch(call)] = max(call.t0, self._heard.get(_epoch(call), 0))
@@ -53,16 +54,18 @@ class Seats:
         at, until = bisect_left(self._ends, moment - SLACK), moment + SLACK
         if not at:
             return None
-        grant = max(self._grants[:at], key=_epoch)
+        grant = self._latest[at - 1]
         lasts = int(grant.sent["body"].get("ttl") or 30) * SECOND * 4 // 3
         over = self._fenced.any(grant.t0, until) or self._replaced.any(_end(grant), until)
         return None if over or self._heard[_epoch(grant)] + lasts < until else grant
 
     def given_back(self, moment: int) -> bool:
         """Whether one can have been by then: by a process, or because another one was granted, or was not to be."""
-        asked = [call for call in self._asked if call.t0 < moment + SLACK]
-        refused = any(call.outcome != "ok" for call in asked)
-        return refused or len(asked) > 1 or any(call.t0 < moment + SLACK for call in self._released)
+        until = moment + SLACK
+        if any(call.t0 < until for call in self._released):
+            return True
+        asked = [call for call in self._asked if call.t0 < until]
+        return len(asked) > 1 or any(call.outcome != "ok" for call in asked)
 
 
 class Spans:
