@@ -16,11 +16,12 @@ from tests.chaos.evidence import gather
 from tests.chaos.floors import FLOORS, floor, missed
 from tests.chaos.history import Call, Fault, Final, History
 from tests.chaos.misreadings import MISREADINGS
+from tests.chaos.negligences import NEGLIGENCES
 from tests.chaos.recovery import recovery
 from tests.chaos.report import lines
 from tests.chaos.simulation import SECOND
 
-WRONG = BREAKAGES | MISREADINGS
+WRONG = BREAKAGES | MISREADINGS | NEGLIGENCES
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -51,7 +52,7 @@ def test_every_check_has_something_that_it_finds() -> None:
 def test_a_fault_after_which_nothing_goes_on_is_found() -> None:
     told = right(3, 40, faults=1, idle_after=14)
 
-    assert {violation.check for violation in check(told)} == {"slow"}
+    assert {violation.check for violation in check(told)} == {"slow", "late"}
     assert min(recovery(gather(told))["fault 0"]) > 10
 
 

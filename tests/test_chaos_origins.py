@@ -8,7 +8,12 @@ from tests.chaos.tales import Tale
 
 def _by(tale: Tale, key: str, actor: str) -> None:
     """Let a command be somebody else's than a client's, who never sent it."""
-    tale.command(key).update(actor={"type": actor, "id": None}, reason="by itself")
+    theirs = {"actor": {"type": actor, "id": None}, "reason": "by itself"}
+    command = tale.command(key)
+    for event in (event for events in tale.final.events.values() for event in events):
+        if event["command_id"] == command["id"]:
+            event.update(theirs)
+    command.update(theirs)
     tale.calls = [call for call in tale.calls if call.key != key]
 
 

@@ -28,6 +28,7 @@ def test_a_command_that_becomes_a_version_beneath_one_that_was_shown_is_found() 
     look = tale.ask("get", 12, agent=agent)
     tale.change(above, t0=1, t1=13)
     tale.unanswered(beneath)
+    tale.wrong(1, 13)
     assert tale.accused() == set()
 
     tale.change(look, t0=4, t1=5)
@@ -41,6 +42,7 @@ def test_a_refusal_as_of_a_version_that_was_known_to_be_over_is_found() -> None:
     early = tale.ask("resume", 1, 20, agent=agent, key="early", body={})
     tale.unanswered(tale.ask("pause", 2, agent=agent, key="pause", body={}))
     tale.ask("get", 4, 5, agent=agent)
+    tale.wrong(1, 20)
     assert tale.accused() == set()
 
     tale.change(early, t0=10)

@@ -76,7 +76,8 @@ def ledger(evidence: Evidence) -> Ledger:
 def books(evidence: Evidence) -> Iterator[Violation]:
     """Counters that are not the sum of what was reported, where what nobody knows of may be in them or not. A report
     that was answered with other numbers than it can have. And counters that were shown lower than somebody had seen
-    them before, or than what was known to be counted; or higher than all that had been sent."""
+    them before, or than what was known to be counted; or higher than all that had been sent. In the end, usage by model
+    that does not come to the project's."""
     reported = ledger(evidence)
     yield from _balance(evidence, reported)
     for call in evidence.history.calls:
@@ -96,6 +97,9 @@ def _balance(evidence: Evidence, reported: Ledger) -> Iterator[Violation]:
         wrong = _wrong(counters, hidden.pop(agent["id"], {}).values())
         if wrong:
             yield Violation("books", wrong, agent["id"])
+    by_model = _total(map(_of_group, evidence.history.final.usage))
+    if by_model != totals(evidence.history.final.metrics):
+        yield Violation("books", f"the usage by model is {_told(by_model)}, and the project's counters are others")
     # What was used in the name of agents that were never born is counted, too, and shown by the project alone.
     unborn = [report for reports in hidden.values() for report in reports.values()]
     wrong = _wrong(totals(evidence.history.final.metrics).minus(shown_sums), unborn)
@@ -188,6 +192,10 @@ def totals(metrics: Mapping[str, Any]) -> Sums:
     """The counters in Metrics."""
     cost = Decimal(metrics["total_cost_incurred"])
     return Sums(metrics["total_tasks_completed"], metrics["total_tokens_used"], cost)
+
+
+def _of_group(group: Mapping[str, Any]) -> Sums:
+    return Sums(group["tasks_completed"], group["tokens_used"], Decimal(group["cost_incurred"]))
 
 
 def _total(sums: Iterable[Sums]) -> Sums:

@@ -156,6 +156,7 @@ def _final(caller: Caller, world: World, follower: Follower, listener: Listener)
         violated=[found["name"] for found in _answer(caller, f"{API}/verify")["invariants"] if found["violations"]],
         feed=[*follower.seen],
         stream=[*listener.seen],
+        usage=_answer(caller, f"{world.path}/usage?group_by=model")["data"],
     )
 
 

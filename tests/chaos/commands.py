@@ -7,6 +7,9 @@ from typing import Any
 from tests.chaos.evidence import ORDERS, Evidence, Request, Sent, Violation, said
 from tests.chaos.history import Call
 
+POISONED = "poisoned"
+"""The fault of one command, its target, that kills whoever decides about it."""
+
 
 def lost(evidence: Evidence) -> Iterator[Violation]:
     """A command that was answered, and is not there; or is not closed, now that all is quiet."""
@@ -70,10 +73,19 @@ def duplicated(evidence: Evidence) -> Iterator[Violation]:
 
 
 def dead(evidence: Evidence) -> Iterator[Violation]:
-    """A command that was given up; there is no poison among those that are sent."""
+    """A command that was given up, and was no poison; or one that was poison, and came through."""
+    poison = poisons(evidence)
     for sent in evidence.sent:
-        if sent.command["state"] == "dead":
+        state = sent.command["state"]
+        if sent.command["id"] in poison and state not in ("dead", "cancelled"):
+            yield _of(sent, "dead", f"was poison, and is {state}")
+        elif state == "dead" and sent.command["id"] not in poison:
             yield _of(sent, "dead", "was given up")
+
+
+def poisons(evidence: Evidence) -> set[str]:
+    """The ids of the commands that were poison."""
+    return {fault.target.rpartition(" ")[2] for fault in evidence.history.faults if fault.kind == POISONED}
 
 
 def answers(evidence: Evidence) -> Iterator[Violation]:
@@ -125,9 +137,14 @@ def cancelled(evidence: Evidence) -> Iterator[Violation]:
 
 
 def idempotency(evidence: Evidence) -> Iterator[Violation]:
-    """One key that was answered with two commands, agents or batches, or with a command of another key."""
+    """One key that was answered with two commands, agents or batches, or with a command of another key; or one that was
+    answered well, and refused to who asked for the same again."""
     for request in evidence.requests.values():
         calls = request.calls
+        for call in calls if len(calls) > 1 else ():
+            if call.t0 > request.replied and call.outcome == "refused" and "command_id" not in said(call):
+                sentence = f"{request.key} was answered well, and later refused with {call.status}"
+                yield Violation("idempotency", sentence, calls[0].agent, tuple(calls))
         for found in zip(*map(_names, calls), strict=True) if len(calls) > 1 else ():
             if len(set(found) - {None}) > 1:
                 sentence = f"{request.key} was answered with {', '.join(sorted(set(map(str, found)) - {'None'}))}"

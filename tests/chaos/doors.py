@@ -18,6 +18,7 @@ class Server(Fleet):
 
     def take(self, call: Call, now: int) -> Answer | dict[str, Any]:
         """The answer; or the command, where the caller may wait for it."""
+        self.now = now
         if call.key in self.kept:
             return self.kept[call.key]
         taken: Answer | dict[str, Any] = getattr(self, f"_{call.op}")(call, now)
@@ -39,7 +40,7 @@ class Server(Fleet):
         command = self.commands[call.sent["command"]]
         if command["state"] != "queued":
             return 409, {}
-        command["state"] = "cancelled"
+        command["state"], command["closed_at"] = "cancelled", self._time()
         self.subjects[command["agent_id"]].mail.remove(command)
         return 200, dict(command)
 

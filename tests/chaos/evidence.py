@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from tests.chaos.apart import told_apart
+from tests.chaos.clocks import Clock
 from tests.chaos.contract import UNBORN, Life, Order, change
 from tests.chaos.history import Call, History
 
@@ -65,6 +66,7 @@ class Sent(NamedTuple):
     """A command as it is in the end, and the request that sent it; the order is None where nobody can know it.
 
     It was sent at `first` (of a command that nobody sent: before everything), and known to be accepted at `replied`.
+    The database says that it was accepted at `accepted` and closed at `closed`, which is exact to some milliseconds.
     """
 
     command: Mapping[str, Any]
@@ -73,6 +75,8 @@ class Sent(NamedTuple):
     event: Mapping[str, Any] | None = None
     first: int = 0
     replied: int = NEVER
+    accepted: int = 0
+    closed: int = NEVER
 
     @property
     def calls(self) -> tuple[Call, ...]:
@@ -107,6 +111,7 @@ class Evidence:
     of_id: dict[str, Sent] = field(default_factory=dict)
     lives: dict[str, list[Life]] = field(default_factory=dict)
     known: dict[str, list[Known]] = field(default_factory=lambda: defaultdict(list))
+    clock: Clock = field(default_factory=Clock)
 
 
 def gather(history: History) -> Evidence:
@@ -158,15 +163,23 @@ def _requests(calls: Iterable[Call]) -> dict[str, Request]:
 def _add_commands(evidence: Evidence) -> None:
     final = evidence.history.final
     events = {event["command_id"]: event for of_agent in final.events.values() for event in of_agent}
-    for command in final.commands:
-        request, order = _origin(command, evidence.requests)
-        times = (request.first, request.replied) if request is not None else ()
-        sent = Sent(command, order, request, events.get(command["id"]), *times)
+    origins = [_origin(command, evidence.requests) for command in final.commands]
+    clock = evidence.clock = _clock(final.commands, origins)
+    for command, (request, order) in zip(final.commands, origins, strict=True):
+        times = (request.first, request.replied) if request is not None else (0, NEVER)
+        closed = clock.at(command["closed_at"]) if command["closed_at"] else NEVER
+        taken = clock.at(command["requested_at"])
+        sent = Sent(command, order, request, events.get(command["id"]), *times, taken, closed)
         evidence.sent.append(sent)
         evidence.of_agent[command["agent_id"]].append(sent)
         evidence.of_id[command["id"]] = sent
         if request is not None:
             evidence.of_key[command["reason"]].append(sent)
+
+
+def _clock(commands: Iterable[Mapping[str, Any]], origins: Iterable[tuple[Request | None, Order | None]]) -> Clock:
+    pairs = zip(commands, origins, strict=True)
+    return Clock((command["requested_at"], request.first) for command, (request, _) in pairs if request is not None)
 
 
 def _origin(command: Mapping[str, Any], requests: Mapping[str, Request]) -> tuple[Request | None, Order | None]:

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from functools import partial
 
 from orchestrator.failpoints import Point
-from tests.chaos import network, processes, servers
+from tests.chaos import network, poison, processes, servers
+from tests.chaos.commands import POISONED
 from tests.chaos.hits import Hit
 from tests.chaos.network import DOORS, DRAINS
 from tests.chaos.stack import Stack
@@ -51,7 +52,7 @@ POINTS: dict[str, Happen] = {
     for point in Point
     for do in ("kill", "raise", "freeze", "delay")
 }
-ALL = PROCESSES | SERVERS | NETWORK | POINTS
+ALL = PROCESSES | SERVERS | NETWORK | POINTS | {POISONED: poison.poisoned}
 
 KILLS = {f"kill at {point}" for point in Point}
 

@@ -61,8 +61,9 @@ class Fault:
 @dataclass(frozen=True, slots=True)
 class Final:
     """All that the API shows when nothing is on its way any more: agents, commands and events (by agent, oldest first)
-    as it shows them, the project's metrics, the invariants that `GET /verify` found violated; and agent and version of
-    each event as the project's feed brought them to those who followed it all the time, by page and by stream."""
+    as it shows them, the project's metrics and its usage by model, the invariants that `GET /verify` found violated;
+    and agent and version of each event as the project's feed brought them to those who followed it all the time, by
+    page and by stream."""
 
     agents: list[dict[str, Any]] = field(default_factory=list)
     commands: list[dict[str, Any]] = field(default_factory=list)
@@ -71,6 +72,7 @@ class Final:
     violated: list[str] = field(default_factory=list)
     feed: list[Sequence[Any]] = field(default_factory=list)
     stream: list[Sequence[Any]] = field(default_factory=list)
+    usage: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

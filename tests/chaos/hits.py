@@ -28,9 +28,9 @@ class Hit:
             raise Missed(self.whom)
 
 
-def wait_until(happened: Callable[[], object]) -> None:
+def wait_until(happened: Callable[[], object], seconds: float | None = None) -> None:
     """Raises Missed where it does not happen in time."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + (seconds or PATIENCE_SECONDS)
     while not happened():
         if time.monotonic() > deadline:
             raise Missed

@@ -45,6 +45,10 @@ def drift_project(draft: Draft) -> None:
     draft.final.metrics["total_cost_incurred"] += "1"
 
 
+def lose_a_model(draft: Draft) -> None:
+    draft.final.usage.clear()
+
+
 def count_too_much(draft: Draft) -> None:
     call = next(draft.answered("get"))
     draft.change(call, answer=call.answer | {"tasks_completed": 10**6})
@@ -210,6 +214,7 @@ MISREADINGS: dict[Break, str] = {
     miscount_report: "books",
     know_the_first: "entries",
     drift_project: "books",
+    lose_a_model: "books",
     count_too_much: "counters",
     count_down: "counters",
     count_late: "counters",

@@ -1,6 +1,6 @@
 """How soon commands go on after a fault."""
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
@@ -169,3 +169,16 @@ class Calm:
     def _wrong_until(self, moment: int) -> int:
         at = bisect_left(self._begins, moment)
         return self._lasted[at] - (max(0, self._ends[at - 1] - moment) if at else 0)
+
+
+class Last:
+    """The last fault of those that had begun."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        ordered = sorted(faults, key=attrgetter("t0"))
+        self._begins = [fault.t0 for fault in ordered]
+        self._healed = [-NEVER, *accumulate((fault.healed for fault in ordered), max)]
+
+    def healed(self, moment: int) -> int:
+        """When all were over that had begun by then; long ago where there was none."""
+        return self._healed[bisect_right(self._begins, moment)]

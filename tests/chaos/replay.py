@@ -87,6 +87,16 @@ def _told(ended: Change | str | None) -> str:
     return f"{ended.verb} to {ended.after} {ended.changes}" if isinstance(ended, Change) else str(ended)
 
 
+def signed(evidence: Evidence) -> Iterator[Violation]:
+    """An event that is told to be another's than its command's, or for another reason."""
+    for sent in evidence.sent:
+        event, command = sent.event, sent.command
+        if event is not None and (event["actor"], event["reason"]) != (command["actor"], command["reason"]):
+            told = f"{event['actor']['type']} {event['actor']['id']}, {event['reason']}"
+            sentence = f"version {event['version']} is told to be of {told}, and is {command['reason']}"
+            yield Violation("signed", sentence, command["agent_id"], sent.calls)
+
+
 def final(evidence: Evidence) -> Iterator[Violation]:
     """An agent that is not, in the end, what its events make of it."""
     for agent in evidence.history.final.agents:

@@ -8,6 +8,7 @@ from tests.chaos.checks import counts
 from tests.chaos.evidence import Evidence, Violation
 from tests.chaos.history import Call, Fault
 from tests.chaos.recovery import at_most, recovery
+from tests.chaos.waits import longest, waits
 
 MS = 10**6
 AROUND = 5_000 * MS
@@ -28,6 +29,7 @@ def lines(evidence: Evidence, found: list[Violation]) -> Iterator[str]:
         yield from _witness(min(violations, key=_length), evidence.history.faults, begin)
     yield from (f"{number:>8} {what}" for what, number in counts(evidence).items())
     yield from _faults(evidence)
+    yield from _waits(evidence)
 
 
 def _faults(evidence: Evidence) -> Iterator[str]:
@@ -42,6 +44,15 @@ def _faults(evidence: Evidence) -> Iterator[str]:
         yield f"{told}; commands go on after {median(after):.2f} s, at most {max(after):.2f} s" if after else told
     if hit:
         yield f"{hit.total():>8} faults: commands go on within {at_most(evidence):.2f} s after 99 of 100"
+
+
+def _waits(evidence: Evidence) -> Iterator[str]:
+    """How long single commands waited, time in which something was wrong set aside."""
+    if seconds := waits(evidence):
+        told = (
+            f"closed within {longest(seconds, 0.99):.2f} s for 99 of 100, and within {longest(seconds):.2f} s for all"
+        )
+        yield f"{len(seconds):>8} commands: {told}"
 
 
 def _length(violation: Violation) -> tuple[bool, int]:

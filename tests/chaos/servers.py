@@ -22,11 +22,10 @@ _DOUBLE = """
     return #waiting
 """
 
-_MOST_WANTED = """
+MOST_WANTED = """
     SELECT id FROM agents WHERE id = (
         SELECT agent_id FROM (SELECT agent_id FROM commands ORDER BY seq DESC LIMIT 100) latest
         GROUP BY agent_id ORDER BY count(*) DESC LIMIT 1)
-    FOR UPDATE
 """
 
 _WAITING = """
@@ -134,7 +133,7 @@ def backends_ended(stack: Stack, rng: random.Random) -> Hit:
 def agent_locked(stack: Stack, rng: random.Random) -> Hit:
     """Somebody holds the agent that is asked for the most; hit is what waits for it in the end."""
     with stack.postgres.connected() as db, db.transaction():
-        agent = db.execute(_MOST_WANTED).fetchone()
+        agent = db.execute(f"{MOST_WANTED} FOR UPDATE").fetchone()
         if agent is None:
             raise Missed
         time.sleep(rng.uniform(*FREEZE_SECONDS))

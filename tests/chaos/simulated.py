@@ -4,6 +4,7 @@ import random
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -46,6 +47,7 @@ class Fleet:
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
+        self.now = 0
         self.subjects: dict[str, Subject] = {}
         self.commands: dict[str, dict[str, Any]] = {}
         self.orders: dict[str, Order] = {}
@@ -91,6 +93,7 @@ class Fleet:
 
     def final(self) -> Final:
         """What there is in the end, when all leases are over."""
+        self.now += 10**11
         for subject in self.subjects.values():
             self.quiesce(subject, "expiry")
         born = [subject for subject in self.subjects.values() if subject.life.status]
@@ -99,6 +102,7 @@ class Fleet:
             commands=[dict(command) for command in self.commands.values()],
             events={subject.id: subject.events for subject in born},
             metrics=self.sums([*self.subjects.values()]),
+            usage=[self._used()],
             feed=[[subject.id, event["version"]] for subject in born for event in subject.events],
             stream=[[subject.id, event["version"]] for subject in born for event in subject.events],
         )
@@ -112,8 +116,11 @@ class Fleet:
             "state": "queued",
             "reason": reason,
             "actor": {"type": actor, "id": None},
+            "requested_at": self._time(),
+            "closed_at": None,
             "version": None,
             "error": None,
+            "quiesced_at": None,
             "quiesced_by": None,
         }
         self.commands[made["id"]], self.orders[made["id"]] = made, order
@@ -126,18 +133,23 @@ class Fleet:
     def _apply(self, subject: Subject, command: dict[str, Any]) -> None:
         order = self.orders[command["id"]]
         demanded = self._demanded(subject, order, command["actor"]["type"])
-        command["state"] = "applied"
+        command["state"], command["closed_at"] = "applied", self._time()
         if isinstance(demanded, str):
             command["state"], command["error"] = "rejected", {"code": demanded}
         elif demanded is not None:
             subject.life = subject.life.after(demanded)
             event = demanded._asdict() | {"version": subject.life.version, "command_id": command["id"]}
+            event |= {"actor": command["actor"], "reason": command["reason"]}
             if "holds" in demanded.changes:
                 holds = [{"owner": owner} for owner in demanded.changes["holds"]]
                 event["changes"] = demanded.changes | {"holds": holds}
             subject.events.append(event)
             self._stop(subject, command)
         command["version"] = subject.life.version
+
+    def _time(self) -> str:
+        """Now, by a database's clock that shows another time than the clients'."""
+        return (datetime(2026, 1, 1, tzinfo=UTC) + timedelta(microseconds=self.now // 1000)).isoformat()
 
     def _stop(self, subject: Subject, command: dict[str, Any]) -> None:
         """Note who is waited for: a process that is there, and has not said yet that it stands still."""
@@ -151,7 +163,7 @@ class Fleet:
     def quiesce(self, subject: Subject, cause: str) -> None:
         """What was waited for has come."""
         for command in subject.waiting:
-            command["quiesced_by"] = cause
+            command.update(quiesced_by=cause, quiesced_at=self._time())
         subject.waiting = []
 
     def _demanded(self, subject: Subject, order: Order, actor: str) -> Any:
@@ -173,6 +185,11 @@ class Fleet:
             cost += Decimal(entry["cost"])
         subject.counters = (tasks, tokens, cost)
         subject.uncounted.clear()
+
+    def _used(self) -> dict[str, Any]:
+        """All of it is of one model."""
+        tasks, tokens, cost = (sum(one.counters[column] for one in self.subjects.values()) for column in range(3))
+        return {"group": None, "tasks_completed": tasks, "tokens_used": tokens, "cost_incurred": str(cost)}
 
     def sums(self, subjects: list[Subject]) -> dict[str, Any]:
         """Metrics of these."""

@@ -88,6 +88,7 @@ class Simulation:
         return fault is not None and self._now <= fault.healed + idle * SECOND
 
     def _drain(self) -> None:
+        self._server.now = self._now
         if not self._wrong(self._setting.idle_after):
             self._server.drain()
         if self._now < self._ends:

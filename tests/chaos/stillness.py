@@ -25,6 +25,16 @@ def still(evidence: Evidence) -> Iterator[Violation]:
         yield from _in_vain(office, evidence)
 
 
+def overdue(evidence: Evidence) -> Iterator[Violation]:
+    """A hold that is there in the end, and was to end by itself before the last call; much later than that the agents
+    are looked at."""
+    last = max((call.t1 or call.t0 for call in evidence.history.calls), default=0)
+    for agent in evidence.history.final.agents:
+        for hold in agent["holds"]:
+            if hold.get("until") and evidence.clock.at(hold["until"]) < last:
+                yield Violation("overdue", f"a hold of {hold['owner']} was to end at {hold['until']}", agent["id"])
+
+
 def _acknowledged_by_nobody(office: Office, found: list[Sent], evidence: Evidence) -> Iterator[Violation]:
     """A process's word holds from when it is said until it says something else. What was said before a stop was sent,
     and taken back before that, is not about it; nor is what was said when its end was known."""

@@ -1,31 +1,52 @@
 """Answers that nobody should get: of a door that did not know what to do, or that failed while nothing was wrong."""
 
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator
-from itertools import accumulate
 from operator import attrgetter
 
-from tests.chaos.evidence import Evidence, Violation, said
+from tests.chaos.commands import poisons
+from tests.chaos.evidence import NEVER, Evidence, Violation, said
 from tests.chaos.history import Call, Fault
-from tests.chaos.recovery import SECOND, WITHIN
+from tests.chaos.recovery import SECOND, WITHIN, Last
 
 RAISED = "raise at "
 """Faults of these kinds are themselves what a door does not expect: each makes one answer of 500."""
 
+PROMPT = 4 * SECOND
+"""Any answer comes within so long, where nothing is wrong: on a machine that has much else to do, for the door's own
+promise is a second."""
+
+WALKS = frozenset({"list", "found"})
+"""Each is as many requests as a list has pages."""
+
 
 def broken(evidence: Evidence) -> Iterator[Violation]:
-    """An answer of the server's own fault that does not say that it is unavailable, and was not put there; or any that
-    came when for so long nothing had been wrong that all must have been well again."""
+    """An answer of the server's own fault that does not say that it is unavailable, is not about a command that was
+    given up as poison, and was not put there; or any that came when for so long nothing had been wrong that all must
+    have been well again."""
     failed = [call for call in evidence.history.calls if call.status is not None and call.status >= 500]
-    surprises = [call for call in failed if not _says_why(call)]
+    poison = poisons(evidence)
+    surprises = [call for call in failed if not _says_why(call) and said(call).get("command_id") not in poison]
     for call in _unexcused(surprises, evidence.history.faults):
         yield Violation("broken", f"{call.op} was answered {call.status}", call.agent, (call,))
-    last = LastFault(evidence.history.faults)
+    last = Last(evidence.history.faults)
     for call in failed:
-        calm = last.over_for(call)
-        if _says_why(call) and (calm is None or calm > WITHIN):
-            since = "and nothing had gone wrong" if calm is None else f"{calm / SECOND:.0f} s after all was over"
+        calm = call.t0 - last.healed(call.t1 or call.t0)
+        if _says_why(call) and calm > WITHIN:
+            since = "and nothing had gone wrong" if calm > NEVER else f"{calm / SECOND:.0f} s after all was over"
             yield Violation("broken", f"{call.op} was answered {call.status}, {since}", call.agent, (call,))
+
+
+def tardy(evidence: Evidence) -> Iterator[Violation]:
+    """An answer that took longer than what its client wanted to wait and some time more, when all faults had been over
+    for so long that all must have been well again."""
+    last = Last(evidence.history.faults)
+    for call in evidence.history.calls:
+        if call.t1 is None or call.op in WALKS or call.t1 - call.t0 <= PROMPT:
+            continue
+        took = call.t1 - call.t0 - int(call.sent.get("wait") or 0) * SECOND
+        if took > PROMPT and call.t1 - last.healed(call.t1) > WITHIN:
+            sentence = f"{call.op} took {took / SECOND:.1f} s, beside what it was to wait"
+            yield Violation("tardy", sentence, call.agent, (call,))
 
 
 def _says_why(call: Call) -> bool:
@@ -43,18 +64,3 @@ def _unexcused(surprises: Iterable[Call], faults: Iterable[Fault]) -> Iterator[C
             yield call
         else:
             raised.remove(cause)
-
-
-class LastFault:
-    """How long ago the last fault was over."""
-
-    def __init__(self, faults: Iterable[Fault]) -> None:
-        ordered = sorted(faults, key=attrgetter("t0"))
-        self._begins = [fault.t0 for fault in ordered]
-        self._healed = [*accumulate((fault.healed for fault in ordered), max)]
-
-    def over_for(self, call: Call) -> int | None:
-        """For how long all faults had been over when a call began, none where one began before its answer; None where
-        there had been no fault at all."""
-        at = bisect_right(self._begins, call.t1 or call.t0)
-        return max(0, call.t0 - self._healed[at - 1]) if at else None

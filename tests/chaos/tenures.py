@@ -50,6 +50,7 @@ class Reports:
     def _entry(self, report: str) -> dict[str, Any]:
         return {
             "report_id": report,
+            "model": self._rng.choice(["small", "large"]),
             "input_tokens": self._rng.randrange(10_000),
             "output_tokens": self._rng.randrange(1_000),
             "cost": f"0.{self._rng.randrange(10**6):06}",

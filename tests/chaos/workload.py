@@ -4,6 +4,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 
@@ -18,6 +19,8 @@ HOT = 6
 FLOCKS = 5
 BURST = 10
 THINK_SECONDS = 0.02
+TOGETHER_SECONDS = 0.4
+HOLD_SECONDS = 2.0
 
 
 @dataclass
@@ -54,8 +57,8 @@ class Client:
     def work(self) -> None:
         """One thing after the other."""
         ops: dict[Callable[[], None], int] = {
-            self._move: 26, self._update: 22, self._usage: 12, self._get: 12, self._beat: 14, self._spawn: 8,
-            self._cancel: 3, self._terminate: 10, self._bulk: 3, self._by_filter: 2, self._list: 1, self._metrics: 3,
+            self._move: 26, self._update: 22, self._usage: 12, self._get: 12, self._beat: 14, self._spawn: 6,
+            self._cancel: 3, self._terminate: 10, self._bulk: 3, self._by_filter: 3, self._list: 1, self._metrics: 3,
             self._agent_metrics: 2, self._stranger_looks: 1, self._use_a_key_again: 1, self._spawn_again: 5,
             self._ask_again: 4,
         }  # fmt: skip
@@ -109,17 +112,23 @@ class Client:
             self._world.agents.append(call.answer["id" if call.status == 201 else "agent_id"])
 
     def _spawn_again(self) -> None:
-        """Under a name that is to be one agent's alone: the first gets it, and the door refuses the others."""
-        key = self._key()
-        body = {"agent_type_id": self._world.type_id, "name": "unique", "unique_name": True, "reason": key}
+        """Under a name that is to be one agent's alone: the first gets it, and the door refuses the others. Often when
+        others do so, too, and under the name of that moment."""
+        key, name = self._key(), "unique"
+        if self._rng.random() < 0.6:
+            moment = int(time.monotonic() / TOGETHER_SECONDS) + 1
+            name = f"flock-{moment % FLOCKS}-{moment}"  # which filters name, too
+            time.sleep(moment * TOGETHER_SECONDS - time.monotonic())
+        body = {"agent_type_id": self._world.type_id, "name": name, "unique_name": True, "reason": key}
         call = self._mutate(Request("spawn", "POST", f"{self._world.path}/agents", None, key, body, self._wait()))
         self._add(call)
 
     def _move(self) -> None:
         verb = self._rng.choice(["pause", "resume"])
         body: dict[str, Any] = {"owner": "budget"} if self._rng.random() < 0.2 else {}
-        if verb == "pause" and self._rng.random() < 0.2:
-            body["mode"] = "immediate"
+        if verb == "pause":
+            ways: list[dict[str, Any]] = [{}, {"mode": "immediate"}, {"deadline": 1}, _for_a_while()]
+            body |= self._rng.choices(ways, [7, 2, 1, 2])[0]
         self._order(verb, self._agent(), body, self._wait())
 
     def _update(self) -> None:
@@ -213,3 +222,8 @@ class Client:
 
     def _list(self) -> None:
         self._caller.walk(Request("list", "GET", f"{self._world.path}/agents?limit=10"))
+
+
+def _for_a_while() -> dict[str, str]:
+    """A hold that ends soon by itself, and that nobody else lifts; such an order may be refused when it comes late."""
+    return {"owner": "shift", "until": (datetime.now(UTC) + timedelta(seconds=HOLD_SECONDS)).isoformat()}
