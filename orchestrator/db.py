@@ -1,5 +1,6 @@
 """The way to PostgreSQL: one engine per process, database and kind of work, and `begin()`."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
@@ -40,6 +41,10 @@ class Guard(Enum):
     TOOL = "-c lock_timeout=5s -c statement_timeout=10min"
 
 
+ANSWER_SECONDS = 6
+"""The door's longest wait for any answer of the database: a second more than the database lets a statement go on. One
+that stands still, its host as well, ends nothing for us."""
+
 _KEEPALIVE = {
     "keepalives_idle": 5,
     "keepalives_interval": 2,
@@ -78,6 +83,8 @@ def engine_to(url: str, guard: Guard) -> Engine:
             "application_name": f"orch-{guard.name.lower()}",
         },
     )
+    if guard is Guard.DOOR:
+        event.listen(made, "do_connect", _connect_for_a_door)
     event.listen(made, "handle_error", _translate)
     event.listen(made, "connect", _read_json)
     return made
@@ -116,18 +123,39 @@ def forget_connections() -> None:
         engine(guard).dispose(close=False)
 
 
+class _DoorConnection(psycopg.Connection[Any]):
+    """One that is given up where no answer comes."""
+
+    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+        """As psycopg's, for so long at most; the connection is closed then, as what comes later is for nobody."""
+        began = time.monotonic()
+        try:
+            return super().wait(gen, interval, timeout or ANSWER_SECONDS)
+        except psycopg.OperationalError:
+            if time.monotonic() - began >= ANSWER_SECONDS:
+                self.pgconn.finish()
+            raise
+
+
+def _connect_for_a_door(_: Any, __: Any, arguments: list[Any], options: dict[str, Any]) -> Any:
+    return _DoorConnection.connect(*arguments, **options)
+
+
 _BUSY = ("55P03", "57014", "25P03", "25P04", "40P01", "40001")
 """SQLSTATEs of a wait that was cut short (lock, statement, transaction, idle) or lost to another (deadlock)."""
 
 _LOST = ("08", "53", "57")
 """Classes of SQLSTATE: connection lost, out of connections or space, server starting or stopping."""
 
+READ_ONLY = "25006"
+"""SQLSTATE of a write to a standby, as the old primary is after a failover."""
+
 
 def unavailable(error: BaseException | None) -> Unavailable | None:
     """What to raise instead of a driver's error that trying again may cure; None for any other."""
     state: str | None = getattr(error, "sqlstate", None)
     gone = isinstance(error, psycopg.OperationalError) and state is None
-    if gone or state in _BUSY or (state or "")[:2] in _LOST:
+    if gone or state in (*_BUSY, READ_ONLY) or (state or "")[:2] in _LOST:
         return Unavailable(retry_after=1)
     return None
 
@@ -164,5 +192,7 @@ def _read_json(connection: "psycopg.Connection[Any]", _: Any) -> None:
 
 def _translate(context: ExceptionContext) -> None:
     problem = unavailable(context.original_exception)
+    if getattr(context.original_exception, "sqlstate", None) == READ_ONLY:
+        context.is_disconnect = True  # the next connection may lead to the new primary
     if problem is not None:
         raise problem from context.original_exception

@@ -13,7 +13,7 @@ from psycopg.rows import namedtuple_row
 from sqlalchemy import Connection, TextClause
 from sqlalchemy.dialects.postgresql import psycopg as dialect
 
-from orchestrator.db import refused, unavailable
+from orchestrator.db import READ_ONLY, refused, unavailable
 
 _DIALECT = dialect.dialect()  # type: ignore[no-untyped-call]
 
@@ -42,8 +42,8 @@ def _run(db: Connection, calls: Sequence[Call], manner: AbstractContextManager[A
     except psycopg.Error as error:
         # Lost, or interrupted with answers still on their way, or with statements prepared that are none any more: of
         # no use. Nor is one that psycopg takes to have prepared what the server skipped behind the error; a rollback
-        # makes it forget that, and there is none where each statement is committed by itself.
-        if error.sqlstate is None or raw.closed or refused(error) or raw.autocommit:
+        # makes it forget that, and there is none where each statement is committed by itself. Nor one to a standby.
+        if error.sqlstate in (None, READ_ONLY) or raw.closed or refused(error) or raw.autocommit:
             db.invalidate()
         problem = unavailable(error)
         if problem is not None:

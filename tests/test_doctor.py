@@ -19,7 +19,7 @@ from tests.stage import eventually, has_ipv6, sql
 pytestmark = pytest.mark.usefixtures("worker")
 
 CHECKS = [
-    *("Python", "settings", "home", "port", "PostgreSQL", "migration", "clock"),
+    *("Python", "settings", "home", "port", "PostgreSQL", "PostgreSQL disk", "migration", "clock"),
     *("Redis", "Redis memory", "Redis disk", "server", "worker", "key"),
 ]
 
@@ -75,7 +75,7 @@ def test_a_stack_that_works_passes_every_check(orch: Orch) -> None:
 
     assert result.returncode == 0, found
     assert list(found) == CHECKS
-    assert {found[what]["state"] for what in CHECKS if not what.startswith("Redis")} == {"ok"}
+    assert {found[what]["state"] for what in CHECKS if not what.startswith(("Redis", "PostgreSQL disk"))} == {"ok"}
     assert found["Redis"]["state"] == found["Redis memory"]["state"] == "ok"
     assert "is ours" in found["port"]["says"]
     assert "superuser" in found["key"]["says"]
@@ -142,6 +142,16 @@ def test_so_is_one_of_ipv6(orch: Orch, host: str) -> None:
         other.shutdown(socket.SHUT_RDWR)
 
     assert (code, found["port"]["state"]) == (1, "fail")
+
+
+def test_a_database_that_says_done_before_it_is_on_disk_is_a_warning(orch: Orch, alone: str) -> None:
+    sql(f"ALTER DATABASE {make_url(alone).database} SET synchronous_commit = off")
+
+    code, found = findings(orch, ORCH_DATABASE_URL=alone)
+
+    assert (code, found["PostgreSQL disk"]["state"]) == (0, "warn")
+    assert "synchronous_commit" in found["PostgreSQL disk"]["says"]
+    assert "crash" in found["PostgreSQL disk"]["advice"]
 
 
 def test_a_database_at_another_revision_is_a_failure(orch: Orch, alone: str) -> None:

@@ -118,6 +118,25 @@ def test_with_postgresql_down_doors_say_when_to_come_back_and_recover_by_themsel
     assert processes(stack) == before, "nothing of ours was started again"
 
 
+def test_with_postgresql_frozen_doors_give_up_and_recover_by_themselves(stack: Stack, agent: str) -> None:
+    before = processes(stack)
+    ask(stack, "PATCH", agent, {"current_task": "before"}, Prefer="wait=5")
+    others: list[Answer] = []
+
+    def ask_too() -> None:
+        others.extend(asked_again_and_again(10, lambda: ask(stack, "GET", agent)))
+
+    with stack.postgres.frozen(), meanwhile(ask_too):
+        first = ask(stack, "PATCH", agent, {"current_task": "lost"})
+        later = asked_again_and_again(3, lambda: ask(stack, "PATCH", agent, {"current_task": "lost"}))
+
+    assert {answer.status for answer in [first, *later, *others]} == {503}
+    assert first.seconds < busy(7), "the statement under way: the database itself would have ended it after five"
+    assert max(answer.seconds for answer in later) < busy(3)
+    eventually(lambda: ask(stack, "PATCH", agent, {"current_task": "thawed"}, Prefer="wait=5").status == 200, 30)
+    assert processes(stack) == before, "nothing of ours was started again"
+
+
 def processes(stack: Stack) -> set[int]:
     """Those of our programs."""
     mains = [stack.program(name) for name in ("web", "worker", "beat")]

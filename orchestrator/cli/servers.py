@@ -20,7 +20,9 @@ NOTABLE_SECONDS, TOO_MANY_SECONDS = 2, 300
 
 _ASK = text("""
     SELECT current_setting('server_version_num')::int AS number, split_part(current_setting('server_version'), ' ', 1)
-        AS version, clock_timestamp() AS now
+        AS version, clock_timestamp() AS now,
+        ARRAY(SELECT name FROM pg_settings
+            WHERE name IN ('fsync', 'full_page_writes', 'synchronous_commit') AND setting = 'off' ORDER BY name) AS lax
 """)
 
 _UP = "`orch up` starts it."
@@ -73,8 +75,16 @@ def _examine(db: Connection) -> Iterator[Finding]:
         yield fail("PostgreSQL", f"{row.version} is too old", f"Use PostgreSQL {OLDEST_POSTGRESQL} or newer.")
         return
     yield ok("PostgreSQL", row.version)
+    yield _durability(row.lax)
     yield _migration(current(db), head())
     yield _clock((row.now - asked - (answered - asked) / 2).total_seconds())
+
+
+def _durability(off: list[str]) -> Finding:
+    if not off:
+        return ok("PostgreSQL disk", "a commit is on disk")
+    advice = f"ALTER SYSTEM SET {off[0]} = on: else what was accepted can be lost when its machine crashes."
+    return warn("PostgreSQL disk", f"{' and '.join(off)} is off", advice)
 
 
 def _migration(found: str | None, wanted: str | None) -> Finding:

@@ -56,6 +56,21 @@ class OwnPostgres:
         """End it in order."""
         self._life.close()
 
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """It, and every process of a connection, stands still: it takes connections and answers nothing."""
+        main = psutil.Process(self._process.pid)
+        still = [main]
+        main.suspend()  # first: it begins no other
+        try:
+            for process in main.children():
+                process.suspend()
+                still.append(process)
+            yield
+        finally:
+            for process in still:
+                process.resume()
+
     @property
     def lives(self) -> bool:
         """Whether it has not ended by itself."""
