@@ -264,7 +264,7 @@ def _dumps(pid: int) -> list[psutil.Process]:
         return [
             each
             for each in psutil.Process(pid).children()
-            if each.name() == "pg_dump" and "--version" not in each.cmdline()
+            if each.name() == "pg_dump" and (line := each.cmdline()) and "--version" not in line  # none: it has ended
         ]
     return []
 
@@ -290,7 +290,7 @@ def test_a_password_of_any_signs_opens_the_database_and_is_in_no_list_of_process
     own_home.mkdir()
     with behind_a_password(own_home) as url:
         bootstrap.prepare(url, None)
-        with connected(url) as db, Orch({"ORCH_DATABASE_URL": url}).start("backup", str(tmp_path / "b")) as backup:
+        with Orch({"ORCH_DATABASE_URL": url}).start("backup", str(tmp_path / "b")) as backup, connected(url) as db:
             db.execute(text("BEGIN; LOCK TABLE agents IN ACCESS EXCLUSIVE MODE"))
             [dump] = eventually(lambda: _dumps(backup.pid), 30)
             listed = [word for process in (dump, dump.parent()) if process for word in process.cmdline()]
