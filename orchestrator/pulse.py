@@ -42,15 +42,18 @@ started."""
 
 
 def note(folder: Path) -> None:
-    """A message was taken."""
-    _file(folder).touch()
+    """A message was taken. It matters more than its note: where the folder was deleted, or does not let us write, it is
+    taken all the same."""
+    with suppress(OSError):
+        os.utime(_file(folder))
 
 
 def taken_at(folder: Path) -> float:
     """When one was last taken, in seconds since 1970; as long as none was, when the folder was first used. 0 where
-    somebody has deleted the note."""
-    file = _file(folder)
-    return file.stat().st_mtime if file.exists() else 0.0
+    somebody has deleted the note, or hidden it."""
+    with suppress(OSError):
+        return _file(folder).stat().st_mtime
+    return 0.0
 
 
 def own_queue(folder: Path) -> str:
@@ -71,7 +74,8 @@ class Watch:
     def __init__(self, folder: Path, redis_url: str, *, looks: int, more_at_first: int) -> None:
         """A worker is deaf after so many `looks` in a row; one that has taken nothing since it was started, or since
         Redis came back, after so many more."""
-        self._folder, self._client, self._queue = folder, _client(redis_url), own_queue(folder)
+        self._folder, self._client = folder, _client(redis_url)
+        own_queue(folder)
         self._looks, self._more_at_first = looks, more_at_first
         self.begin_anew()
 
@@ -87,14 +91,21 @@ class Watch:
     def deaf(self) -> bool:
         """Look, and leave a canary for the next look: whether nothing was taken at each of those looks.
 
-        While Redis is away, or takes no writes, as it does not give anything then, nobody is deaf.
+        While Redis is away, or takes no writes, as it does not give anything then, nobody is deaf; nor where the folder
+        was deleted and cannot be made again, for nobody can note anything there.
         """
-        if _canary_waited(self._client, self._queue) is None:
+        if not self._leave_one():
             self.begin_anew()
             return False
         was, self._taken_at = self._taken_at, taken_at(self._folder)
         self._in_vain = self._in_vain + 1 if self._taken_at == was else 0
         return self._in_vain > self._looks
+
+    def _leave_one(self) -> bool:
+        try:
+            return _canary_waited(self._client, own_queue(self._folder)) is not None
+        except OSError:
+            return False
 
 
 def _file(folder: Path) -> Path:

@@ -3,6 +3,7 @@ one without Redis is let be."""
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -214,6 +215,29 @@ def test_a_worker_notes_when_it_has_taken_something_from_any_queue(
     assert not own_redis.client.exists(own_queue(folder)), "it was taken"
     bindings = own_redis.client.smembers("_kombu.binding.commands")
     assert not [member for member in bindings if b"pulse" in member]
+
+
+def test_a_worker_goes_on_whose_folder_was_deleted(project: Project, own_redis: OwnRedis, tmp_path: Path) -> None:
+    del project
+    folder = tmp_path / "pulse"
+    with Worker.start(tmp_path / "worker.log", 1, ORCH_PULSE=str(folder)):
+        wait_until_it_takes(folder)
+        shutil.rmtree(folder)
+        send()
+        eventually(lambda: not own_redis.client.exists(*QUEUES, "unacked"))
+        canary(own_redis, folder)
+        wait_until_it_takes(folder)
+
+    assert "connection to broker lost" not in (tmp_path / "worker.log").read_text().lower()
+
+
+def test_nobody_is_deaf_where_nothing_can_be_noted(own_redis: OwnRedis, tmp_path: Path) -> None:
+    folder = tmp_path / "pulse"
+    watch = Watch(folder, own_redis.url, looks=3, more_at_first=2)
+    shutil.rmtree(folder)
+    folder.touch()
+
+    assert not any(watch.deaf() for _ in range(20))
 
 
 def canary(redis: OwnRedis, folder: Path) -> None:
