@@ -161,6 +161,19 @@ def test_a_process_that_was_heard_lately_was_there(cause: str, after: float, fou
     assert tale.accused() == ({"causes"} if found else set())
 
 
+def test_where_most_commands_are_long_on_their_way_the_clocks_are_not_further_apart() -> None:
+    tale = Tale()
+    agent = tale.spawn(0)
+    tale.ask("lease", 1, agent=agent, body={"holder": "me", "ttl": 5})
+    tale.ask("release", 2.9, 2.95, agent=agent, body={"epoch": 1})
+    tale.ask("pause", 3, agent=agent, key="pause", body={})
+    for number in range(20, 40):
+        tale.change(tale.ask("update", number, agent=agent, key=f"update-{number}", body={}), t0=number - 0.5)
+
+    assert tale.command("pause")["quiesced_by"] == "no_lease"
+    assert tale.accused() == set()
+
+
 @pytest.mark.parametrize("body", [{"mode": "immediate"}, {"deadline": 1}])
 def test_a_stop_that_ends_the_lease_leaves_none(body: dict[str, Any]) -> None:
     tale = Tale()

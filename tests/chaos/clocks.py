@@ -2,16 +2,14 @@
 
 from collections.abc import Iterable
 from datetime import datetime
-from statistics import median_low
 
 
 class Clock:
-    """Reads the one by the other. Of most commands the database wrote down soon after they were sent when it took them:
-    by so much the two clocks differ."""
+    """Reads the one by the other. The database wrote down when it took each command: never before that was sent, and at
+    once of the quickest. By so much the two clocks differ, however long most were on their way."""
 
     def __init__(self, taken: Iterable[tuple[str, int]] = ()) -> None:
-        apart = [_read(requested) - sent for requested, sent in taken]
-        self._apart = median_low(apart) if apart else 0
+        self._apart = min((_read(requested) - sent for requested, sent in taken), default=0)
 
     def at(self, time: str) -> int:
         """When it was that, by the client's."""
