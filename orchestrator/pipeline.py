@@ -40,15 +40,24 @@ def _run(db: Connection, calls: Sequence[Call], manner: AbstractContextManager[A
         with manner:
             return [raw.cursor(row_factory=namedtuple_row).execute(_sql(sql), values) for sql, values in calls]
     except psycopg.Error as error:
-        # Lost, or interrupted with answers still on their way, or with statements prepared that are none any more: of
-        # no use. Nor is one that psycopg takes to have prepared what the server skipped behind the error; a rollback
-        # makes it forget that, and there is none where each statement is committed by itself. Nor one to a standby.
-        if error.sqlstate in (None, READ_ONLY) or raw.closed or refused(error) or raw.autocommit:
+        # One with answers still on their way, or with statements prepared that are none any more, is of no use. Nor is
+        # one that psycopg takes to have prepared what the server skipped behind the error; a rollback makes it forget
+        # that, and there is none where each statement is committed by itself.
+        if raw.closed or error.sqlstate == READ_ONLY:
+            _give_up_all(db, error)
+        elif error.sqlstate is None or refused(error) or raw.autocommit:
             db.invalidate()
         problem = unavailable(error)
         if problem is not None:
             raise problem from error
         raise
+
+
+def _give_up_all(db: Connection, error: psycopg.Error) -> None:
+    """It is lost, or leads to a standby, and so will those that are as old: each would fail once, and one to a server
+    that stands still after seconds. SQLAlchemy does the same for its own statements."""
+    db.engine.pool._invalidate(db.connection, error, _checkin=False)  # noqa: SLF001  # which has no other name
+    db.invalidate()
 
 
 def _driver(db: Connection) -> "psycopg.Connection[Any]":
