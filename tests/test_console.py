@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any
 from urllib.parse import unquote
 from uuid import UUID, uuid4
@@ -25,7 +26,7 @@ from tests.browsing import SAME, Visitor, assets, form, words
 from tests.stage import Api, Project, drain, eventually, sql
 from tests.test_leases import leased, pass_time
 from web.console.door import COOKIE, CSP
-from web.console.words import duration
+from web.console.words import duration, money
 
 WEIGHT = 60 * 1024
 
@@ -932,6 +933,17 @@ def test_who_has_lost_a_lease_is_named_and_linked_to(quiet: Project, visitor: Vi
 )  # fmt: skip
 def test_a_duration_is_told_in_the_unit_that_it_is_rounded_to(seconds: float | None, shown: str) -> None:
     assert duration(seconds) == shown
+
+
+@pytest.mark.parametrize(
+    ("amount", "shown"),
+    [
+        (None, "–"), ("0", "$0.00"), ("1234.567", "$1,234.57"), ("0.01", "$0.01"), ("0.0099999999", "$0.01"),
+        ("0.0033333333333333333333333333", "$0.0033"), ("0.0000000001", "$0.0000000001"),
+    ],
+)  # fmt: skip
+def test_less_than_a_cent_is_told_in_two_digits(amount: str | None, shown: str) -> None:
+    assert money(None if amount is None else Decimal(amount)) == shown
 
 
 def test_an_agent_that_moved_often_is_drawn_as_far_as_it_is_known(

@@ -2,7 +2,7 @@
 
 import json
 from datetime import UTC, datetime
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import Any
 from unicodedata import category, normalize
 
@@ -22,6 +22,9 @@ SIGNS = {
 
 _STEPS = (("ms", 1e-3, 1000), ("s", 1.0, 60), ("min", 60.0, 60), ("h", 3_600.0, 24))
 """Units, their seconds, and how many of them are one of the next."""
+
+_LEAST = Context(prec=2)
+"""How exactly less than a cent is told: what is a share of something has no end."""
 
 
 def sign(status: str) -> str:
@@ -52,12 +55,12 @@ def ago(moment: datetime | None) -> str:
 
 
 def money(value: Any) -> str:
-    """USD, with as many decimals as it needs to be told from nothing; a dash for None."""
+    """USD; less than a cent with two digits that tell it from nothing; a dash for None."""
     if value is None:
         return "–"
     amount = Decimal(value)
     cent = Decimal("0.01")
-    return f"${amount:,.2f}" if amount == 0 or amount >= cent else f"${amount.normalize():f}"
+    return f"${amount:,.2f}" if amount == 0 or amount >= cent else f"${amount.normalize(_LEAST):f}"
 
 
 def number(value: Any) -> str:
