@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from decimal import Decimal
 from itertools import groupby
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -49,7 +50,7 @@ _LATENCY = text(f"""
 """)
 _COST = text(f"""
     SELECT date_bin(make_interval(secs => :step), hour, 'epoch') AS start, sum(cost) AS cost,
-        sum(input_tokens + output_tokens) AS tokens
+        sum(input_tokens + output_tokens) AS tokens, sum(unpriced)::bigint AS unpriced
     FROM usage_hours WHERE hour >= :since AND hour <= :until AND {_MINE} GROUP BY 1 ORDER BY 1
 """)
 _GROUPS = {
@@ -111,8 +112,15 @@ def latency(db: Connection, projects: Sequence[UUID], window: Window) -> list[La
 
 
 def cost(db: Connection, projects: Sequence[UUID], window: Window) -> Rows:
-    """What was spent in each bin in which something was used: `start`, `cost` in USD, `tokens`."""
+    """What was spent in each bin in which something was used: `start`, `cost` in USD, `tokens`, and how many of the
+    reports named no cost (`unpriced`)."""
     return db.execute(_COST, _values(projects, window)).all()
+
+
+def spent(bins: Rows) -> Decimal | None:
+    """What was spent in all of them; None where nothing but reports without a cost is known."""
+    known = sum((row.cost for row in bins), Decimal())
+    return known if known or not any(row.unpriced for row in bins) else None
 
 
 def cost_by(db: Connection, projects: Sequence[UUID], window: Window, group: str, limit: int) -> Rows:

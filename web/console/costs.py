@@ -23,8 +23,7 @@ def costs() -> str:
         hours = trends.cost(db, at.ids, window)
         unpriced = trends.unpriced(db, at.ids, window, SHOWN)
         spenders = overview.spenders(db, at.ids, window.since, TOP)
-    spent = sum(row.cost for row in hours)
-    whole = {"cost": spent or (None if unpriced else 0), "tokens": sum(row.tokens for row in hours)}
+    whole = {"cost": trends.spent(hours), "tokens": sum(row.tokens for row in hours)}
     return render_template(
         "console/costs.html", at=at, range=name, ranges=DAYS, parts_=parts, whole=whole, spenders=spenders,
         unpriced=unpriced, all_time=sum(project.cost_incurred for project in at.rows),

@@ -37,7 +37,7 @@ def _glance(db: Connection, at: Place) -> dict[str, Any]:
     took = trends.latency(db, at.ids, hour._replace(step=trends.ONE_BIN))
     return {
         "tiles": [_tile(status, at, history) for status in Status],
-        "spent": sum(row.cost for row in trends.cost(db, at.ids, Window(today, now, 86_400))),
+        "spent": trends.spent(trends.cost(db, at.ids, Window(today, now, 86_400))),
         "latency": took[0] if took else None,
         "attention": overview.attention(db, at.ids),
         "oldest": queries.queue(db).age,
