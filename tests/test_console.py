@@ -911,6 +911,22 @@ def test_what_needs_attention_is_counted_where_it_is(quiet: Project, visitor: Vi
     assert "◷ waiting for 3 h" in words(visitor.get(f"/a/{agents[1]}"))
 
 
+def test_what_needs_attention_in_the_only_project_there_is_can_be_seen(
+    quiet: Project, app: OpenAPI, admin: Api
+) -> None:
+    owner = admin.user()
+    only = Project.make(admin, owner)
+    agent = only.born()
+    only.send(agent, "update", status="working")
+    only.send(agent, "update", status="waiting")
+    drain()
+    sql("UPDATE agents SET updated_at = now() - interval '3 hours' WHERE id = :id", id=agent)
+
+    line = Visitor.of(app, owner).get("/").text.partition('<li id="is-waiting">')[2].partition("</li>")[0]
+
+    assert f'<a href="/p/{slug(only)}/agents?status=waiting">see</a>' in line
+
+
 def test_who_has_lost_a_lease_is_named_and_linked_to(quiet: Project, visitor: Visitor) -> None:
     agents = [quiet.born(name=f"lost-{number}") for number in range(7)]
     for number, agent in enumerate(agents):
