@@ -81,3 +81,16 @@ def test_what_a_slug_and_an_owner_may_be_is_said_in_words(quiet: Project, visito
 
     assert "slug : must be lower-case letters (a-z) and digits, with single hyphens between them" in words(refused)
     assert owner.json["errors"][0]["message"].startswith("must be lower-case letters (a-z) and digits")  # type: ignore[index]
+
+
+def test_where_there_is_no_agent_type_the_page_of_agents_says_who_makes_one(app: OpenAPI, admin: Api) -> None:
+    owner = admin.user()
+    owner.post("projects", {"name": "Typeless", "slug": (slug := f"typeless-{uuid4().hex[:8]}")})
+    used = [row.id for row in sql("UPDATE agent_types SET is_active = false WHERE is_active RETURNING id")]
+
+    theirs, mine = (words(Visitor.of(app, each).get(f"/p/{slug}/agents")) for each in (owner, admin))
+    sql("UPDATE agent_types SET is_active = true WHERE id = ANY(:used)", used=used)
+
+    assert "There is no agent type in use yet: an administrator makes one" in theirs
+    assert "There is no agent type in use yet: make one under Settings" in mine
+    assert "spawn one below" not in theirs
