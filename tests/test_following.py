@@ -19,7 +19,7 @@ from orchestrator.sdk import AsyncOrchestrator, Invalid, NotFound, Orchestrator,
 from orchestrator.sdk.following import Following
 from orchestrator.sdk.shapes import Event
 from tests.shell import Orch
-from tests.stage import Project, drain, eventually, free_port
+from tests.stage import Api, Project, drain, eventually, free_port
 from tests.test_eras import new_era
 from tests.test_events import PATIENCE, SOMEBODY
 from tests.wire import Gunicorn
@@ -275,3 +275,13 @@ def test_top_says_of_how_many_projects_its_sums_are() -> None:
     assert caption().startswith("6 agents, 0.2 USD in 2 of 3 projects so far, ")
     fleet._look("2", top.PASSING)
     assert caption().startswith("9 agents, 0.3 USD, ")
+
+
+def test_top_says_that_there_are_more_projects_than_it_shows(cli: Orch, project: Project, admin: Api) -> None:
+    Project.make(admin)
+    project.spawn()
+
+    code, shown = cli.on_terminal("top", "-A", "--most", "1", once=[("in the newest 1 projects", lambda: None)])
+
+    assert code == 130
+    assert "of more (--most)" in shown

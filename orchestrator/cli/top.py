@@ -52,7 +52,8 @@ def top(session: Session, project: str | None, most: int) -> None:
     A server that goes away is waited for. Where standard output is no terminal, or JSON is asked for: once.
     """
     path = session.project(project) if project else ""
-    live = Fleet(session, [session.client.get(path)] if path else list(session.client.pages("/projects", most)))
+    found = [session.client.get(path)] if path else list(session.client.pages("/projects", most + 1))
+    live = Fleet(session, found[:most], are_all=len(found) <= most)
     if session.as_json or session.output == "id" or not outlet.is_terminal(sys.stdout):
         live.look_at_all()
         session.show_all(live.rows, COLUMNS)
@@ -67,10 +68,11 @@ def top(session: Session, project: str | None, most: int) -> None:
 
 
 class Fleet:
-    """Projects with their sums, which are asked for in turn; those in which something happens are first."""
+    """Projects with their sums, which are asked for in turn; those in which something happens are first. `are_all`:
+    whether there are no others that the caller may see."""
 
-    def __init__(self, session: Session, projects: Sequence[Row]) -> None:
-        self._session = session
+    def __init__(self, session: Session, projects: Sequence[Row], are_all: bool = True) -> None:
+        self._session, self._are_all = session, are_all
         self._rows = {project["id"]: {"id": project["id"], "project": project["slug"]} for project in projects}
         self._turns = deque(self._rows)
         self._last: deque[Row] = deque(maxlen=LAST)
@@ -118,7 +120,8 @@ class Fleet:
         rows, events = self.rows, [*self._last]
         cost = sum((Decimal(row["cost_incurred"]) for row in rows), Decimal())
         table = render.table(rows, COLUMNS)
-        some = "" if len(rows) == len(self._rows) else f" in {len(rows)} of {len(self._rows)} projects so far"
+        some = "" if self._are_all else f" in the newest {len(self._rows)} projects, of more (--most)"
+        some = some if len(rows) == len(self._rows) else f" in {len(rows)} of {len(self._rows)} projects so far"
         away = ", reconnecting" if self._is_away else ""
         sums = f"{sum(row['agents'] for row in rows)} agents, {cost} USD{some}, {time.strftime('%H:%M:%S')}{away}"
         table.caption = f"{sums}\n{table.caption}" if table.caption else sums
