@@ -173,6 +173,24 @@ def test_what_is_typed_while_an_answer_is_on_its_way_stays(me: Guest, project: P
     assert me.page.input_value("#do-pause input[name=reason]") == "half a sentence"
 
 
+def test_a_hold_that_was_chosen_and_is_lifted_meanwhile_lifts_no_other(me: Guest, project: Project) -> None:
+    agent = project.spawn()["id"]
+    for owner in ("manual", "budget"):
+        project.send(agent, "pause", owner=owner)
+    eventually(lambda: len(project.api.get(project.agent(agent)).json["holds"]) == 2)  # type: ignore[index]
+    me.go(f"/a/{agent}")
+    me.page.click("#do-resume summary")
+    me.page.select_option("#do-resume select", "budget")
+    me.page.locator("#do-resume select").blur()
+
+    project.send(agent, "resume", owner="budget")
+    expect(me.page.locator("#do-resume option")).to_have_count(1)
+    me.page.click("#do-resume button")
+    me.page.wait_for_timeout(busy(1) * 1000)
+
+    assert [hold["owner"] for hold in project.api.get(project.agent(agent)).json["holds"]] == ["manual"]  # type: ignore[index]
+
+
 def edit_the_name(me: Guest, name: str) -> None:
     """Change that and nothing else, of the agent whose page is open."""
     me.page.locator("#do-update").evaluate("details => { details.open = true }")
