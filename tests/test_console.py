@@ -255,6 +255,15 @@ def test_the_fleet_shows_how_many_there_are_and_what_has_happened(quiet: Project
     assert "<break>" not in page.text
 
 
+def test_the_last_events_of_a_quiet_fleet_are_not_taken_for_todays(quiet: Project, visitor: Visitor) -> None:
+    agent, of = quiet.born(name="asleep"), f"?project={slug(quiet)}"
+    told(quiet, 1)
+
+    sql("UPDATE events SET at = now() - interval '3 days' WHERE agent_id = :id", id=agent)
+
+    assert "3 d ago asleep spawn" in words(visitor.get(f"/{of}"))
+
+
 def test_the_agents_can_be_filtered_and_the_address_says_how(quiet: Project, visitor: Visitor) -> None:
     agents = [quiet.born(name=name) for name in ("alpha", "beta", "alphabet")]
     quiet.send(agents[0], "pause")
