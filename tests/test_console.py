@@ -511,6 +511,7 @@ def test_all_that_match_are_paused_once_their_number_is_typed(quiet: Project, vi
         answer = visitor.send(base, verb="pause", q="alph", count=count, reason="kept <words>")
         assert answer.status_code == status, count
         assert "kept &lt;words&gt;" in answer.text
+        assert "number : " in words(answer)
     assert commands(quiet) == 3
     sent = visitor.send(base, verb="pause", q="alph", count="2", reason="night")
     drain()

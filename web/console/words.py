@@ -27,6 +27,16 @@ _LEAST = Context(prec=2)
 """How exactly less than a cent is told: what is a share of something has no end."""
 
 
+_FIELDS = {
+    "agent_type_id": "type",
+    "confirm": "name",
+    "count": "number",
+    "current_task": "task",
+    "expect_count": "number",
+}
+"""What the pages call a field, where the API or a form has another name for it."""
+
+
 def sign(status: str) -> str:
     """The sign of a status; a question mark for an agent that is not born."""
     return SIGNS[Status(status)] if status else "?"
@@ -93,6 +103,11 @@ def cut(text: str | None, most: int = 200) -> str:
     return one if len(one) <= most else f"{one[: most - 1]}…"
 
 
+def field(name: str) -> str:
+    """What the pages call a field that something is wrong with."""
+    return _FIELDS.get(name, name)
+
+
 def changes(changed: dict[str, Any]) -> list[tuple[str, str]]:
     """The new values of an event by field, each cut to what fits into a line of a table; at most six of them."""
     found = [(name, _value(_owners(value) if name == "holds" else value)) for name, value in [*changed.items()][:6]]
@@ -156,8 +171,8 @@ def _value(value: Any) -> str:
 
 
 _ALL = (
-    sign, duration, milliseconds, ago, money, number, counted, clock, document, cut, changes, who, refusal, visible,
-    said,
+    sign, duration, milliseconds, ago, money, number, counted, clock, document, cut, field, changes, who, refusal,
+    visible, said,
 )  # fmt: skip
 FILTERS = {each.__name__: each for each in _ALL}
 """What templates may call."""
