@@ -702,18 +702,20 @@ def test_a_narrowed_audit_goes_on_over_what_it_leaves_out(
 
 def test_what_has_no_price_is_unknown_and_not_nothing(quiet: Project, visitor: Visitor) -> None:
     agent, of = quiet.born(), f"?project={slug(quiet)}"
-    entries = [{"report_id": "r1", "input_tokens": 5, "model": "llama-ft"},
+    entries = [{"report_id": "r1", "input_tokens": 5, "model": "llama-ft", "tasks_completed": 2},
                {"report_id": "r2", "input_tokens": 5, "cost": 0, "model": "given-away"},
                {"report_id": "r3", "input_tokens": 5, "cost": "0.01", "model": "cheap"}]  # fmt: skip
     quiet.api.post(f"{quiet.agent(agent)}/usage", {"entries": entries[:1]})
     drain()
-    unknown, glance = words(visitor.get(f"/costs{of}")), words(visitor.get(f"/{of}"))
+    unknown, glance, of_agent = (words(visitor.get(path)) for path in (f"/costs{of}", f"/{of}", f"/a/{agent}"))
     quiet.api.post(f"{quiet.agent(agent)}/usage", {"entries": entries[1:]})
     drain()
     page = words(visitor.get(f"/costs{of}"))
 
     assert "in 7d – tokens" in unknown
     assert "spent today – " in glance
+    assert "cost – tokens 5 tasks 2 per task – " in of_agent
+    assert "cost $0.01 tokens 15 tasks 2 per task $0.005 " in words(visitor.get(f"/a/{agent}"))
     assert "spent today $0.01 " in words(visitor.get(f"/{of}"))
     assert "llama-ft – 5 tok" in page
     assert "given-away $0.00 5 tok" in page
