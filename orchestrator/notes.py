@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +12,9 @@ import psutil
 
 PATIENCE_SECONDS = 4.0
 """From the request to stop to SIGKILL, per program; two ranks of programs stop one after the other, within 10 s."""
+
+
+TELL_SECONDS = 0.5
 
 
 def write(note: Path, program: int, watcher: int) -> None:
@@ -45,6 +49,14 @@ def kill_group(pid: int) -> None:
     """End a program with all that it has started, where there is any of it."""
     with suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
+
+
+def ask_where_it_stands(worker: int) -> None:
+    """Have a worker write down where its threads are, as Celery's do at this signal, and give it the time: once it has
+    been killed nobody learns what had made it deaf. One that is frozen says nothing."""
+    with suppress(ProcessLookupError):
+        os.kill(worker, signal.SIGUSR1)
+        time.sleep(TELL_SECONDS)
 
 
 def _identity(pid: int) -> tuple[int, float]:

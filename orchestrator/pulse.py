@@ -153,12 +153,13 @@ def _run_watched(command: list[str], folder: Path) -> None:
 
 
 def _end_when_deaf(worker: int, watch: Watch) -> None:
-    from orchestrator import logs  # noqa: PLC0415  # slow to import, and the health check would do it every few seconds
+    from orchestrator import logs, notes  # noqa: PLC0415  # slow to import for the health check, every few seconds
 
     logs.configure("pulse")
     while _lives_on(worker, settings().deaf_after / LOOKS):
         if watch.deaf():
             logs.logger("pulse").error("deaf", seconds=settings().deaf_after)
+            notes.ask_where_it_stands(worker)
             with suppress(ProcessLookupError):
                 os.kill(worker, signal.SIGKILL)  # it may stand still, and would hear nothing else
             return

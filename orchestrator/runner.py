@@ -146,8 +146,9 @@ class Keeper(Manager):  # type: ignore[misc]
             self._watch(program.name)
 
     def start_again(self, name: str) -> None:
-        """End this program, however it takes that; its watcher starts it again."""
+        """End this worker, however it takes that; its watcher starts it again."""
         if process := notes.program(self._folder / f"{name}.json"):
+            notes.ask_where_it_stands(process.pid)
             kill_group(process.pid)
 
     def pump(self) -> None:

@@ -158,8 +158,10 @@ def test_a_container_ends_with_its_deaf_worker_though_another_takes_all_messages
         assert worker.wait(timeout=60) == -signal.SIGKILL
         assert own_redis.client.llen("commands") == 0
 
-    said = [json.loads(line) for line in (tmp_path / "watched.log").read_text().splitlines() if '"deaf"' in line]
+    log = (tmp_path / "watched.log").read_text()
+    said = [json.loads(line) for line in log.splitlines() if '"deaf"' in line]
     assert [(line["level"], line["process"]) for line in said] == [("error", "pulse")]
+    assert ("MainThread" in log) == (deafen is half_open), "where it stood, unless it was frozen"
 
 
 def test_a_watched_worker_outlives_its_redis_and_its_watcher_ends_with_it(

@@ -118,7 +118,7 @@ class Client:
         if self._rng.random() < 0.6:
             moment = int(time.monotonic() / TOGETHER_SECONDS) + 1
             name = f"flock-{moment % FLOCKS}-{moment}"  # which filters name, too
-            time.sleep(moment * TOGETHER_SECONDS - time.monotonic())
+            time.sleep(max(0.0, moment * TOGETHER_SECONDS - time.monotonic()))
         body = {"agent_type_id": self._world.type_id, "name": name, "unique_name": True, "reason": key}
         call = self._mutate(Request("spawn", "POST", f"{self._world.path}/agents", None, key, body, self._wait()))
         self._add(call)
