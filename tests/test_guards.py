@@ -32,8 +32,8 @@ CLI_MAY_IMPORT |= {"programs", "backup", "restore", "loading"}
 """The command line talks to the API like any client; what runs on this machine itself needs these."""
 
 FLOORS = """
-    loading errors settings failpoints states lifecycle holds stops diagram fields rows cursors columns logs link notes pulse
-    limits models books lease_tables rollup_tables db pipeline verify orders keys sessions access errands timers
+    loading errors settings failpoints states lifecycle holds stops diagram fields rows cursors columns logs link notes
+    pulse limits models books lease_tables rollup_tables db pipeline verify orders keys sessions access errands timers
     ledger idempotency fences accept decide record turns suspects announcements claims drain fleet letters bulk
     matching directives leases beats explain feed audit rollups trends upkeep queries overview usage directory
     inspection revisions eras bootstrap programs runner embedded stack archives backup restore
