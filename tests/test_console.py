@@ -460,6 +460,23 @@ def test_an_edit_that_was_refused_still_knows_what_its_page_showed(quiet: Projec
     assert '<input type="hidden" name="was_current_task" value="older">' in refused.text
 
 
+@pytest.mark.parametrize("name", ["scout", ""])
+def test_an_edit_of_an_agent_that_has_ended_meanwhile_is_refused_and_kept(
+    visitor: Visitor, project: Project, name: str
+) -> None:
+    agent = project.spawn(name="scout", current_task="older")["id"]
+    project.send(agent, "terminate")
+    eventually(lambda: "It has ended" in words(visitor.get(f"/a/{agent}")))
+
+    refused = visitor.send(
+        f"/a/{agent}/update", name=name, current_task="typed for long", was_name="scout", was_current_task="older"
+    )
+    page = refused.text if refused.status_code == 422 else visitor.follow(refused).text
+
+    assert ">typed for long</textarea>" in page
+    assert '<details id="do-update" open>' in page
+
+
 @pytest.mark.parametrize(
     ("sent_to", "sent_from", "back"),
     [

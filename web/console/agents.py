@@ -1,6 +1,6 @@
 """The agents of a project: which there are, one of them and its story, and what is asked before all are sent a verb."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -16,11 +16,13 @@ from orchestrator.errors import Invalid, Problem, Violation
 from orchestrator.explain import explain
 from orchestrator.fields import violations
 from orchestrator.fleet import Filter
+from orchestrator.lifecycle import Verb
 from orchestrator.matching import Which
 from orchestrator.models import agent_types
+from orchestrator.states import State
 from web.console import lines, pictures, place
 from web.console.door import bp
-from web.console.told import told
+from web.console.told import Told, told
 from web.headers import path_id
 
 ROWS, TOLD = 50, 200
@@ -96,8 +98,19 @@ def show(agent_id: UUID, problem: Problem | None = None, verb: str = "") -> Resp
         done = told(db, [row.project_id])
     shown = {"agent": row, "story": story, "why": why, "done": done, **_pictures(row, story.events)}
     shown |= {"line": lines.change(row), "history": lines.history(row)}
-    html = render_template("console/agent.html", at=at, problem=problem, sent=verb, form=request.form, **shown)
+    sent, form = (verb, request.form) if problem else _refused(done, row)
+    html = render_template("console/agent.html", at=at, problem=problem, sent=sent, form=form, **shown)
     return make_response(html, problem.status if problem else 200)
+
+
+def _refused(done: Told | None, agent: Any) -> tuple[str, Mapping[str, Any]]:
+    """The verb of the command that was just sent, and its form as it was filled in, where a worker has refused an edit:
+    nobody is to type that again."""
+    if done is None or (done.command.verb, done.command.state) != (Verb.UPDATE, State.REJECTED):
+        return "", {}
+    now = {"name": agent.name, "current_task": agent.current_task or ""}
+    typed = {name: done.command.payload.get(name, value) or "" for name, value in now.items()}
+    return Verb.UPDATE, typed | {f"was_{name}": value for name, value in now.items()}
 
 
 def _pictures(row: Any, events: Sequence[Any]) -> dict[str, Any]:
