@@ -152,7 +152,8 @@ def accept_matching(
     }
     found = db.execute(_statement(wanted, order.fences), values).one()
     if not found.as_expected:
-        raise Conflict(f"{found.n} agents match, not {body.expect_count}; nothing was sent", field="expect_count")
+        matched = "1 agent matches" if found.n == 1 else f"{found.n} agents match"
+        raise Conflict(f"{matched}, not {body.expect_count}; nothing was sent", field="expect_count")
     return Sent(batch_id, found.n), False
 
 

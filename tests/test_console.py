@@ -27,6 +27,7 @@ from tests.stage import Api, Project, drain, eventually, sql
 from tests.test_leases import leased, pass_time
 from web.console.door import COOKIE, CSP
 from web.console.words import duration, money
+from web.console.words import number as shown
 
 WEIGHT = 60 * 1024
 
@@ -285,8 +286,8 @@ def test_the_agents_can_be_filtered_and_the_address_says_how(quiet: Project, vis
 
 
 def test_pages_of_agents_follow_each_other(quiet: Project, visitor: Visitor) -> None:
-    for number in range(5):
-        quiet.born(name=f"n{number}")
+    for n in range(5):
+        quiet.born(name=f"n{n}")
     seen, path = [], f"/p/{slug(quiet)}/agents?limit=2"
     while path:
         page = visitor.get(path).text
@@ -983,6 +984,14 @@ def test_who_has_lost_a_lease_is_named_and_linked_to(quiet: Project, visitor: Vi
 )  # fmt: skip
 def test_a_duration_is_told_in_the_unit_that_it_is_rounded_to(seconds: float | None, shown: str) -> None:
     assert duration(seconds) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [(999_999, "999,999"), (10**6, "1.0M"), (999_949_999, "999.9M"), (999_960_000, "1.0G"), (10**15, "1000.0T")],
+)
+def test_a_large_number_is_told_in_the_largest_unit_that_it_has_one_of(value: int, told: str) -> None:
+    assert shown(value) == told
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,8 @@ def test_another_count_than_expected_sends_nothing(quiet: Project, fleet: dict[s
 
     assert is_problem(answer, 409, "conflict")
     assert "5 agents match, not 4" in answer.json["detail"]
+    one = by_filter(quiet, filter={"q": min(fleet)}, expect_count=4)
+    assert "1 agent matches, not 4" in one.json["detail"]
     assert sql("SELECT 1 FROM batches") == []
     assert sql("SELECT 1 FROM commands WHERE lane = 1") == []
     assert by_filter(quiet, expect_count=5, headers={"Idempotency_Key": "k"}).json["count"] == 5, "the key is free"

@@ -75,10 +75,11 @@ def money(value: Any) -> str:
 
 def number(value: Any) -> str:
     """Thousands apart: 12,345; from a million on, shortened: 1.2M."""
-    for least, unit in ((10**12, "T"), (10**9, "G"), (10**6, "M")):
-        if abs(value) >= least:
-            return f"{float(value) / least:.1f}{unit}"
-    return f"{int(value):,}"
+    if abs(value) < 10**6:
+        return f"{int(value):,}"
+    shown = {unit: round(float(value) / least, 1) for least, unit in ((10**6, "M"), (10**9, "G"), (10**12, "T"))}
+    unit = next((unit for unit, rounded in shown.items() if abs(rounded) < 1000), "T")  # noqa: PLR2004  # 1000.0M is 1.0G
+    return f"{shown[unit]:.1f}{unit}"
 
 
 def counted(value: Any, noun: str, one: str = "", many: str = "") -> str:
