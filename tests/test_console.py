@@ -27,7 +27,7 @@ from tests.stage import Api, Project, drain, eventually, sql
 from tests.test_leases import leased, pass_time
 from web.console.door import COOKIE, CSP
 from web.console.words import duration, money
-from web.console.words import number as shown
+from web.console.words import number as shortened
 
 WEIGHT = 60 * 1024
 
@@ -991,7 +991,7 @@ def test_a_duration_is_told_in_the_unit_that_it_is_rounded_to(seconds: float | N
     [(999_999, "999,999"), (10**6, "1.0M"), (999_949_999, "999.9M"), (999_960_000, "1.0G"), (10**15, "1000.0T")],
 )
 def test_a_large_number_is_told_in_the_largest_unit_that_it_has_one_of(value: int, told: str) -> None:
-    assert shown(value) == told
+    assert shortened(value) == told
 
 
 @pytest.mark.parametrize(
