@@ -13,8 +13,8 @@ import psutil
 PATIENCE_SECONDS = 4.0
 """From the request to stop to SIGKILL, per program; two ranks of programs stop one after the other, within 10 s."""
 
-
 TELL_SECONDS = 0.5
+"""For a worker to write down where it stands."""
 
 
 def write(note: Path, program: int, watcher: int) -> None:
