@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -37,7 +38,7 @@ LATE = Marks(urgent=10_000, bulk=3.0, usage=60.0)
 """How far behind what was found first a later walk begins: what was numbered early is often committed a little late."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Claim:
     """The agents this transaction has locked: those with mail, those with uncounted usage; full when more may wait."""
 
@@ -52,7 +53,7 @@ class Claim:
     batch: int | None = None
     """The number under which it can be announced."""
 
-    @property
+    @cached_property
     def agents(self) -> list[UUID]:
         """Every claimed agent once."""
         return list(dict.fromkeys((*self.mail, *self.usage)))

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 from uuid import UUID
 
@@ -40,7 +41,7 @@ class Load:
     at: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Batch:
     """What one transaction did: whom it claimed, how each command ended, and how many agents' usage it counted."""
 
@@ -53,7 +54,7 @@ class Batch:
         """Nothing was claimed: only this ends the drain's loop. (A mailbox found empty after the lock is normal.)"""
         return not self.claim.agents
 
-    @property
+    @cached_property
     def closed(self) -> list[UUID]:
         """The commands this batch closed, and those whose process it found standing still."""
         return [id_ for outcome in self.outcomes for id_ in (outcome.command.id, *outcome.quiesced)]

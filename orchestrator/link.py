@@ -1,6 +1,5 @@
 """The door's way to Redis: impatient, and it rests after a failure, so that a frozen Redis never holds a request."""
 
-import json
 import socket
 import time
 from collections.abc import Callable, Iterable
@@ -10,6 +9,7 @@ from uuid import UUID
 
 import redis
 from prometheus_client import Counter
+from pydantic_core import to_json
 
 from orchestrator.settings import SettingsError, settings
 
@@ -89,5 +89,5 @@ def link() -> Link:
 
 def tell(channel: str, ids: Iterable[UUID]) -> None:
     """Publish these ids, to all who listen at the moment; where Redis is away nobody hears."""
-    message = json.dumps([str(id_) for id_ in ids])
+    message = to_json(list(ids))
     link().attempt(lambda client: client.publish(channel, message), otherwise=0)

@@ -24,8 +24,9 @@ def columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
 
 
 def ids(given: Iterable[UUID]) -> str:
-    """Ids for `CAST(:ids AS uuid[])`, as PostgreSQL writes an array: put together at once, as `document` is."""
-    return "{" + ",".join(map(str, given)) + "}"
+    """Ids for `CAST(:ids AS uuid[])`, as PostgreSQL reads an array: put together at once, as `document` is, and without
+    hyphens, which would take twice the time."""
+    return "{" + ",".join(id_.hex for id_ in given) + "}"
 
 
 def document(rows: Sequence[Mapping[str, Any]]) -> Json:
