@@ -7,17 +7,20 @@ import zlib
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
+from threading import Thread
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from kombu import Consumer, Exchange, Producer, Queue
 from kombu.asynchronous.semaphore import LaxBoundedSemaphore
 
 from orchestrator.pulse import QUEUES
 from tests.redis_server import OwnRedis
-from tests.stage import Project, Worker, eventually, sql, violations
+from tests.stage import Project, Worker, busy, eventually, sql, violations
 from workers.app import app as celery
 from workers.consumer import placed
+from workers.distrust import LISTENING_SECONDS
 
 TABLES = ("agents", "events", "usage_entries", "project_counters", "users", "api_keys", "requests")
 
@@ -218,6 +221,28 @@ def test_what_is_compressed_is_not_unpacked(redis_apart: OwnRedis) -> None:
         assert queue.get(timeout=5).payload == {"little": "x"}
         with pytest.raises(queue.Empty):
             queue.get(timeout=0.2)
+
+
+def test_a_broadcast_that_is_not_there_is_not_waited_for(redis_apart: OwnRedis) -> None:
+    del redis_apart
+    heard: list[Any] = []
+    news = Exchange("news", type="fanout")
+    inbox = Queue("reader", news, auto_delete=True)
+    with (
+        celery.connection_for_write() as link,
+        link.channel() as channel,
+        Consumer(channel, [inbox], callbacks=[lambda body, _: heard.append(body)]),
+    ):
+        link.transport.cycle._register_LISTEN(channel)
+        channel._receive()  # that it has subscribed
+
+        in_vain = Thread(target=channel._receive, daemon=True)
+        in_vain.start()
+        in_vain.join(busy(LISTENING_SECONDS + 2))
+        assert not in_vain.is_alive(), "it would stand still until the next broadcast"
+
+        Producer(channel, news).publish({"n": 1})
+        eventually(lambda: channel._receive() and heard == [{"n": 1}])
 
 
 def test_keys_of_celerys_names_that_hold_something_else_are_set_aside(

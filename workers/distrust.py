@@ -9,6 +9,7 @@ import json
 from base64 import b64encode
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import cached_property, partial
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -29,6 +30,10 @@ HARMLESS = {"enable_events", "heartbeat"}
 NO_ARGUMENTS = b64encode(json.dumps([[], {}, {}]).encode()).decode()
 """The body of each message: none of our tasks takes any."""
 
+LISTENING_SECONDS = 1.0
+"""For how long a read of broadcasts waits. There is something to be read when one begins, or ought to be; kombu's waits
+for ever, and its process with it, where there is nothing, or half of a message."""
+
 log = logs.logger("worker")
 
 
@@ -45,9 +50,16 @@ class QoS(kombus.QoS):  # type: ignore[misc]
 
 
 class Channel(kombus.Channel):  # type: ignore[misc]
-    """Reads on where something was no message, and calls a closed connection lost."""
+    """Reads on where something was no message, waits for none for ever, and calls a closed connection lost."""
 
     QoS = QoS
+
+    @cached_property
+    def subclient(self) -> Any:
+        """What broadcasts are read from."""
+        listener = super().subclient
+        listener.parse_response = partial(_hear, listener, listener.parse_response)
+        return listener
 
     def _brpop_read(self, **options: Any) -> Any:
         return _or_drop(super()._brpop_read, **options)
@@ -125,6 +137,13 @@ def _note() -> None:
 
 def _moment(text: Any) -> str | None:
     return None if text is None else datetime.fromisoformat(text).astimezone(UTC).isoformat()
+
+
+def _hear(listener: Any, read: Callable[..., Any]) -> Any:
+    if not listener.connection.can_read(timeout=LISTENING_SECONDS):
+        log.warning("nothing_heard")
+        return None
+    return read(block=False, timeout=LISTENING_SECONDS)
 
 
 def _or_drop(read: Callable[..., Any], *given: Any, **named: Any) -> Any:
