@@ -25,6 +25,7 @@ from orchestrator.feed import Wanted
 from tests.browsing import SAME, Visitor, assets, form, words
 from tests.stage import Api, Project, drain, eventually, sql
 from tests.test_leases import leased, pass_time
+from tests.test_rollups import roll
 from web.console.door import COOKIE, CSP
 from web.console.words import duration, money
 from web.console.words import number as shortened
@@ -536,6 +537,9 @@ def test_all_that_match_are_paused_once_their_number_is_typed(quiet: Project, vi
 
     assert "A batch of 2: 2 applied" in words(visitor.follow(sent))
     assert visitor.get(f"{base}?verb=dance").status_code == 422
+    nobody = visitor.get(f"{base}?verb=pause&q=omega")
+    assert "There is no agent to pause" in words(nobody)
+    assert 'name="count"' not in nobody.text, "there is nothing to be sent"
 
 
 def test_a_batch_can_be_undone_for_those_that_it_was_applied_to(quiet: Project, visitor: Visitor) -> None:
@@ -636,6 +640,19 @@ def test_the_ledger_the_audit_and_the_costs_tell_what_happened(quiet: Project, v
     assert visitor.get(f"/charts/cost.csv{of}").text.splitlines()[0] == "time,USD,tokens"
 
 
+def test_the_fleet_is_drawn_as_it_was_at_the_end_of_each_bin(quiet: Project, visitor: Visitor) -> None:
+    quiet.born()
+    roll()
+
+    drawn: Any = visitor.get(f"/charts/fleet?project={slug(quiet)}").json
+
+    times, idle = drawn["columns"][0], drawn["columns"][1 + drawn["names"].index("idle")]
+    assert [times[-1], idle[-1]] == [drawn["ends"][1], 1], "as it is now"
+    assert all(time % drawn["step"] == 0 for time in times[:-1])
+    assert times == sorted(times)
+    assert times[0] > drawn["ends"][0]
+
+
 def test_the_audit_says_what_was_changed_and_can_be_narrowed(quiet: Project, visitor: Visitor) -> None:
     one, other, of = quiet.born(), quiet.born(), f"?project={slug(quiet)}"
     quiet.send(one, "update", name="\u202erenamed", current_task="<b>count</b> " + "sheep " * 300)
@@ -731,6 +748,7 @@ def test_what_has_no_price_is_unknown_and_not_nothing(quiet: Project, visitor: V
     page = words(visitor.get(f"/costs{of}"))
 
     assert "in 7d – tokens" in unknown
+    assert "of all time – " in unknown
     assert "spent today – " in glance
     assert "cost – tokens 5 tasks 2 per task – " in of_agent
     assert "cost $0.01 tokens 15 tasks 2 per task $0.005 " in words(visitor.get(f"/a/{agent}"))

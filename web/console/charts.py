@@ -45,11 +45,12 @@ def chart(name: str) -> Response:
 
 
 def _fleet(db: Connection, at: Place) -> Chart:
+    """Each number is that of a bin's end, or of now, where that is still to come."""
     _, window = place.window(RANGES, "1h")
-    rows = trends.fleet(db, at.ids, window)
-    return Chart(
-        window, LIVING, [[row.start.timestamp(), *(getattr(row, status) for status in LIVING)] for row in rows]
-    )
+    now, rows = window.until.timestamp(), trends.fleet(db, at.ids, window)
+    ends = [min(row.start.timestamp() + window.step, now) for row in rows]
+    numbers = [[getattr(row, status) for status in LIVING] for row in rows]
+    return Chart(window, LIVING, [[end, *each] for end, each in zip(ends, numbers, strict=True)])
 
 
 def _latency(db: Connection, at: Place) -> Chart:

@@ -24,7 +24,8 @@ def costs() -> str:
         unpriced = trends.unpriced(db, at.ids, window, SHOWN)
         spenders = overview.spenders(db, at.ids, window.since, TOP)
     whole = {"cost": trends.spent(hours), "tokens": sum(row.tokens for row in hours)}
+    all_time = sum(project.cost_incurred for project in at.rows)
     return render_template(
         "console/costs.html", at=at, range=name, ranges=DAYS, parts_=parts, whole=whole, spenders=spenders,
-        unpriced=unpriced, all_time=sum(project.cost_incurred for project in at.rows),
+        unpriced=unpriced, all_time=all_time or whole["cost"],
     )  # fmt: skip
