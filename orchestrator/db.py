@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 from psycopg.types.json import set_json_loads
 from pydantic_core import from_json
-from sqlalchemy import Connection, Engine, create_engine, event, exc
+from sqlalchemy import Connection, Engine, create_engine, event, exc, text
 from sqlalchemy.engine.interfaces import ExceptionContext
 
 from orchestrator.errors import Unavailable
@@ -85,6 +85,7 @@ def engine_to(url: str, guard: Guard) -> Engine:
     )
     if guard is Guard.DOOR:
         event.listen(made, "do_connect", _connect_for_a_door)
+        event.listen(made, "checkin", _be_impatient)
     event.listen(made, "handle_error", _translate)
     event.listen(made, "connect", _read_json)
     return made
@@ -123,22 +124,36 @@ def forget_connections() -> None:
         engine(guard).dispose(close=False)
 
 
+def be_patient(db: Connection, seconds: int) -> None:
+    """Let each statement of this transaction take so long, where a door's may take five seconds."""
+    db.execute(text(f"SET LOCAL statement_timeout = '{seconds}s'"))
+    db.connection.driver_connection.patience = seconds + 1  # type: ignore[union-attr]
+
+
 class _DoorConnection(psycopg.Connection[Any]):
     """One that is given up where no answer comes."""
 
+    patience = 0.0
+    """For how long an answer is waited for, where that is longer than for any other."""
+
     def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
         """As psycopg's, for so long at most; the connection is closed then, as what comes later is for nobody."""
-        began = time.monotonic()
+        began, most = time.monotonic(), max(ANSWER_SECONDS, self.patience)
         try:
-            return super().wait(gen, interval, timeout or ANSWER_SECONDS)
+            return super().wait(gen, interval, timeout or most)
         except psycopg.OperationalError:
-            if time.monotonic() - began >= ANSWER_SECONDS:
+            if time.monotonic() - began >= most:
                 self.pgconn.finish()
             raise
 
 
 def _connect_for_a_door(_: Any, __: Any, arguments: list[Any], options: dict[str, Any]) -> Any:
     return _DoorConnection.connect(*arguments, **options)
+
+
+def _be_impatient(connection: _DoorConnection | None, _: Any) -> None:
+    if connection is not None:  # it was given up
+        connection.patience = 0.0
 
 
 _BUSY = ("55P03", "57014", "25P03", "25P04", "40P01", "40001")

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, text
 from uuid_utils.compat import uuid7
 
 from orchestrator import idempotency, turns
+from orchestrator.db import be_patient
 from orchestrator.errors import Conflict, Invalid, Violation
 from orchestrator.fences import fencing
 from orchestrator.fields import LAX, Body, Id, Owner, Reason, Time, violations, wrong
@@ -113,7 +114,6 @@ _ACCEPT = f"""
     SELECT n, as_expected FROM found
 """
 _UNTIL = text("SELECT CAST(:until AS timestamptz) > now()")
-_PATIENCE = text(f"SET LOCAL statement_timeout = '{SECONDS}s'")
 _TOTAL = text("SELECT total FROM batches WHERE id = :id")
 
 
@@ -137,7 +137,7 @@ def accept_matching(
     payload = order.payload()
     if payload.get("until") is not None and not db.execute(_UNTIL, {"until": payload["until"]}).scalar_one():
         raise Invalid(Violation("must lie in the future", "until"))
-    db.execute(_PATIENCE)
+    be_patient(db, SECONDS)
     turns.wait_for(db, project_id)
     wanted = body.filter.wanted()
     values = wanted.values | {

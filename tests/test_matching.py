@@ -1,11 +1,13 @@
 """Commands in bulk, by filter: one for each living agent that matches, all or none."""
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 
+from orchestrator import db
 from tests.stage import Project, fields, is_problem, peers, settle, sql, statements, violations
 from tests.test_bulk import progress
 
@@ -230,6 +232,29 @@ def test_however_many_match_they_are_accepted_in_one_statement(quiet: Project) -
     settle()
     assert progress(quiet, answer.json["batch_id"])["states"]["applied"] == MANY
     assert violations() == {}
+
+
+@pytest.fixture
+def slow() -> Iterator[None]:
+    """A database that takes a second to accept commands, and doors that wait for less than that."""
+    sql("CREATE FUNCTION doze() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(1); RETURN NULL; END $$")
+    sql("CREATE TRIGGER doze AFTER INSERT ON commands FOR EACH STATEMENT EXECUTE FUNCTION doze()")
+    yield
+    sql("DROP TRIGGER doze ON commands")
+    sql("DROP FUNCTION doze")
+
+
+def test_those_that_are_many_may_take_longer_than_anything_else(
+    quiet: Project, fleet: dict[str, str], slow: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del slow
+    monkeypatch.setattr(db, "ANSWER_SECONDS", 0.5)
+
+    many = by_filter(quiet, verb="pause", filter={})
+    one = quiet.api.post(f"{quiet.agent(fleet['idle'])}/pause", {})
+
+    assert many.status_code == 202
+    is_problem(one, 503, "unavailable")
 
 
 def test_an_unknown_batch_is_a_404(quiet: Project) -> None:
