@@ -77,7 +77,7 @@ _UNPRICED = text(f"""
     FROM usage_hours WHERE hour >= :since AND hour <= :until AND {_MINE}
     GROUP BY model HAVING sum(unpriced) > 0 ORDER BY unpriced DESC, model LIMIT :limit
 """)
-
+_HAS_UNPRICED = text(f"SELECT EXISTS (SELECT FROM usage_hours WHERE {_MINE} AND unpriced > 0)")
 
 ONE_BIN = 1e10
 """Seconds of a step that is longer than any window: bins begin in 1970."""
@@ -121,6 +121,11 @@ def spent(bins: Rows) -> Decimal | None:
     """What was spent in all of them; None where nothing but reports without a cost is known."""
     known = sum((row.cost for row in bins), Decimal())
     return known if known or not any(row.unpriced for row in bins) else None
+
+
+def has_unpriced(db: Connection, projects: Sequence[UUID]) -> bool:
+    """Whether any report, of whatever time, named no cost."""
+    return bool(db.execute(_HAS_UNPRICED, {"projects": list(projects)}).scalar_one())
 
 
 def cost_by(db: Connection, projects: Sequence[UUID], window: Window, group: str, limit: int) -> Rows:

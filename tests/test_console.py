@@ -427,13 +427,16 @@ def test_a_reason_that_is_too_long_is_refused_and_kept(quiet: Project, visitor: 
 def test_an_agent_can_be_edited_and_spawned(visitor: Visitor, project: Project) -> None:
     project.spawn()  # and so waits until there is a worker, which a page does not
     page = visitor.follow(
-        visitor.send(f"/p/{slug(project)}/agents", name="made-here", agent_type_id=project.type_id, current_task="look")
+        visitor.send(
+            f"/p/{slug(project)}/agents", name="made-here", agent_type_id=project.type_id, current_task="look\r\nthere"
+        )
     )
     assert "spawn of made-here : applied" in words(page)
     agent = page.text.partition('href="/a/')[2].partition('"')[0]
+    assert project.api.get(project.agent(agent)).json["current_task"] == "look\nthere"  # type: ignore[index]
 
-    was = {"was_name": "made-here", "was_current_task": "look"}
-    renamed = visitor.send(f"/a/{agent}/update", name="renamed", current_task="look", **was)
+    was = {"was_name": "made-here", "was_current_task": "look\r\nthere"}
+    renamed = visitor.send(f"/a/{agent}/update", name="renamed", current_task="look\r\nthere", **was)
     assert "renamed" in words(visitor.follow(renamed))
     project.send(agent, "update", current_task="the agent's own")
     eventually(lambda: "the agent's own" in words(visitor.get(f"/a/{agent}")))
@@ -743,12 +746,16 @@ def test_what_has_no_price_is_unknown_and_not_nothing(quiet: Project, visitor: V
     quiet.api.post(f"{quiet.agent(agent)}/usage", {"entries": entries[:1]})
     drain()
     unknown, glance, of_agent = (words(visitor.get(path)) for path in (f"/costs{of}", f"/{of}", f"/a/{agent}"))
+    sql("UPDATE usage_hours SET hour = hour - interval '2 days'")
+    earlier = words(visitor.get(f"/costs{of}&range=24h"))
+    sql("UPDATE usage_hours SET hour = hour + interval '2 days'")
     quiet.api.post(f"{quiet.agent(agent)}/usage", {"entries": entries[1:]})
     drain()
     page = words(visitor.get(f"/costs{of}"))
 
     assert "in 7d – tokens" in unknown
     assert "of all time – " in unknown
+    assert "of all time – " in earlier, "whatever the range"
     assert "spent today – " in glance
     assert "cost – tokens 5 tasks 2 per task – " in of_agent
     assert "cost $0.01 tokens 15 tasks 2 per task $0.005 " in words(visitor.get(f"/a/{agent}"))

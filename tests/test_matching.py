@@ -254,7 +254,7 @@ def test_those_that_are_many_may_take_longer_than_anything_else(
     one = quiet.api.post(f"{quiet.agent(fleet['idle'])}/pause", {})
 
     assert many.status_code == 202
-    is_problem(one, 503, "unavailable")
+    assert is_problem(one, 503, "unavailable"), "one connection serves both"
 
 
 def test_an_unknown_batch_is_a_404(quiet: Project) -> None:

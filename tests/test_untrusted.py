@@ -3,8 +3,10 @@
 import base64
 import json
 import pickle
+import time
 import zlib
 from collections.abc import Iterator
+from io import BytesIO
 from itertools import product
 from pathlib import Path
 from threading import Thread
@@ -223,7 +225,7 @@ def test_what_is_compressed_is_not_unpacked(redis_apart: OwnRedis) -> None:
             queue.get(timeout=0.2)
 
 
-def test_a_broadcast_that_is_not_there_is_not_waited_for(redis_apart: OwnRedis) -> None:
+def test_a_broadcast_that_is_not_there_or_half_there_is_not_waited_for(redis_apart: OwnRedis) -> None:
     del redis_apart
     heard: list[Any] = []
     news = Exchange("news", type="fanout")
@@ -243,6 +245,12 @@ def test_a_broadcast_that_is_not_there_is_not_waited_for(redis_apart: OwnRedis) 
 
         Producer(channel, news).publish({"n": 1})
         eventually(lambda: channel._receive() and heard == [{"n": 1}])
+
+        channel.subclient.connection._parser._buffer._buffer = BytesIO(b"*4\r\n$8\r\npmess")
+        began = time.monotonic()
+        with pytest.raises(channel.connection_errors):  # and its worker begins anew
+            channel._receive()
+        assert time.monotonic() - began < busy(LISTENING_SECONDS + 2), "it would wait for the other half"
 
 
 def test_keys_of_celerys_names_that_hold_something_else_are_set_aside(

@@ -23,9 +23,10 @@ def costs() -> str:
         hours = trends.cost(db, at.ids, window)
         unpriced = trends.unpriced(db, at.ids, window, SHOWN)
         spenders = overview.spenders(db, at.ids, window.since, TOP)
+        all_time = sum(project.cost_incurred for project in at.rows)
+        is_known = bool(all_time) or not trends.has_unpriced(db, at.ids)
     whole = {"cost": trends.spent(hours), "tokens": sum(row.tokens for row in hours)}
-    all_time = sum(project.cost_incurred for project in at.rows)
     return render_template(
         "console/costs.html", at=at, range=name, ranges=DAYS, parts_=parts, whole=whole, spenders=spenders,
-        unpriced=unpriced, all_time=all_time or whole["cost"],
+        unpriced=unpriced, all_time=all_time if is_known else None,
     )  # fmt: skip

@@ -116,18 +116,23 @@ def _version() -> int | None:
 
 def _filled(names: tuple[str, ...]) -> dict[str, Any]:
     """The fields of the form that are not left empty."""
-    return {name: request.form[name] for name in names if request.form.get(name, "").strip()}
+    return {name: _typed(name) for name in names if _typed(name).strip()}
 
 
 def _changed() -> dict[str, Any]:
-    """The fields that are not as the page had them: what the agent itself has changed meanwhile stays. Browsers send
-    the ends of lines as CR LF, whatever they were. Raises Invalid where there are none."""
-    sent = {name: value.replace("\r\n", "\n").strip() for name, value in request.form.items()}
+    """The fields that are not as the page had them: what the agent itself has changed meanwhile stays. Raises Invalid
+    where there are none."""
+    sent = {name: _typed(name).strip() for name in request.form}
     given = {name: sent.get(name, "") for name in EDITED}
     changed = {name: value for name, value in given.items() if value != sent.get(f"was_{name}", "")}
     if not changed:
         raise Invalid(Violation("nothing was changed"))
     return {name: value or NO_VALUE[name] for name, value in changed.items()}
+
+
+def _typed(name: str) -> str:
+    """A field of the form. Browsers send the ends of lines as CR LF, whatever they were."""
+    return request.form.get(name, "").replace("\r\n", "\n")
 
 
 def _read(kind: type[Kind], given: dict[str, Any]) -> Kind:
