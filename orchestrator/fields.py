@@ -55,6 +55,10 @@ _WORDS = {
     "extra_forbidden": "is not a field of this request",
     "missing": "is required",
     "model_type": "a JSON object is needed",
+    "string_too_long": "can have at most {max_length} characters",
+    "string_too_short": "must have {min_length} or more characters",
+    "enum": "can be {expected}",
+    "literal_error": "can be {expected}",
 }
 """Where pydantic's own words say less than a caller needs."""
 
@@ -71,7 +75,9 @@ def violations(error: ValidationError) -> list[Violation]:
 
 
 def _sentence(e: Any) -> str:
-    return _WORDS.get(e["type"]) or _SHAPES.get(e.get("ctx", {}).get("pattern")) or str(e["msg"])
+    about = e.get("ctx", {})
+    said = _WORDS.get(e["type"]) or _SHAPES.get(about.get("pattern")) or str(e["msg"])
+    return said.format_map(about) if e["type"] in _WORDS else said
 
 
 def is_uuid(text: str) -> bool:

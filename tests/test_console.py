@@ -8,6 +8,7 @@ import json
 import os
 import re
 import subprocess
+import time
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
@@ -23,9 +24,10 @@ from orchestrator.db import begin
 from orchestrator.errors import RateLimited
 from orchestrator.feed import Wanted
 from tests.browsing import SAME, Visitor, assets, form, words
-from tests.stage import Api, Project, drain, eventually, sql
+from tests.stage import Api, Project, busy, drain, eventually, sql
 from tests.test_leases import leased, pass_time
 from tests.test_rollups import roll
+from web.console.crew import ANSWER_SECONDS
 from web.console.door import COOKIE, CSP
 from web.console.words import duration, money
 from web.console.words import number as shortened
@@ -357,7 +359,7 @@ def test_only_what_can_be_done_is_offered(quiet: Project, visitor: Visitor) -> N
     assert [agent for agent, page in pages.items() if 'id="do-pause"' in page] == [budgets]
     assert all('id="do-resume"' in page for page in pages.values())
     assert [agent for agent in pages if f'action="/a/{agent}/resume"' in listed] == [mine, both]
-    assert f'<a href="/a/{budgets}#do-resume">held by budget</a>' in listed
+    assert f'href="/a/{budgets}#do-resume" title="held by budget">held by budget</a>' in listed
     assert form(visitor.get(f"/a/{both}"), f"/a/{both}/resume")["owner"] == "manual"
 
 
@@ -420,7 +422,7 @@ def test_a_reason_that_is_too_long_is_refused_and_kept(quiet: Project, visitor: 
     answer = visitor.send(f"/a/{agent}/pause", reason="x" * 501)
 
     assert answer.status_code == 422
-    assert "reason : String should have at most 500 characters" in words(answer)
+    assert "reason : can have at most 500 characters" in words(answer)
     assert "x" * 501 in answer.text
 
 
@@ -538,7 +540,8 @@ def test_all_that_match_are_paused_once_their_number_is_typed(quiet: Project, vi
     sent = visitor.send(base, verb="pause", q="alph", count="2", reason="night")
     drain()
 
-    assert "A batch of 2: 2 applied" in words(visitor.follow(sent))
+    assert "Pause, a batch of 2: 2 applied" in words(visitor.follow(sent))
+    assert "q=alph" in sent.headers["Location"], "what was looked for is shown"
     assert visitor.get(f"{base}?verb=dance").status_code == 422
     nobody = visitor.get(f"{base}?verb=pause&q=omega")
     assert "There is no agent to pause" in words(nobody)
@@ -557,7 +560,7 @@ def test_a_batch_can_be_undone_for_those_that_it_was_applied_to(quiet: Project, 
     batch = str(sql("SELECT id FROM batches")[0].id)
 
     assert "Undo…" not in words(waiting), "not while some of it waits"
-    assert "A batch of 3: 2 applied, 1 refused . Undo…" in words(told)
+    assert "Pause, a batch of 3: 2 applied, 1 refused . Undo…" in words(told)
     asked = visitor.get(f"{base}?verb=resume&batch={batch}")
     assert "Resume 2 agents of" in words(asked)
     assert f"undo of batch {batch}" in asked.text
@@ -654,6 +657,12 @@ def test_the_fleet_is_drawn_as_it_was_at_the_end_of_each_bin(quiet: Project, vis
     assert all(time % drawn["step"] == 0 for time in times[:-1])
     assert times == sorted(times)
     assert times[0] > drawn["ends"][0]
+
+
+def test_the_filter_of_the_audit_is_before_what_it_narrows(visitor: Visitor) -> None:
+    page = visitor.get("/audit").text
+
+    assert page.index('role="search"') < page.index("<table")
 
 
 def test_the_audit_says_what_was_changed_and_can_be_narrowed(quiet: Project, visitor: Visitor) -> None:
@@ -781,8 +790,11 @@ def test_the_strip_of_an_agent_is_whole_from_its_birth_on(quiet: Project, visito
 def test_the_workers_page_says_who_works(visitor: Visitor, project: Project) -> None:
     project.spawn()
 
+    began = time.monotonic()
     page = words(visitor.get("/workers"))
+    took = time.monotonic() - began
 
+    assert took < busy(2 * ANSWER_SECONDS), "as soon as all have answered; one that was killed is waited for once"
     assert "orchestrator.drain" in page
     assert "messages in commands" in page
 
@@ -1050,9 +1062,9 @@ def test_an_agent_that_moved_often_is_drawn_as_far_as_it_is_known(
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"status": "asleep"}, "status : Input should be 'idle'"),
+        ({"status": "asleep"}, "status : can be 'idle', 'working'"),
         ({"batch": "x"}, "batch : must be a UUID"),
-        ({"q": "n" * 101}, "q : String should have at most 100 characters"),
+        ({"q": "n" * 101}, "q : can have at most 100 characters"),
         ({"cursor": "x"}, "cursor : is not a cursor this server gave out"),
         ({"limit": "-1"}, "limit : can be 1 to 100"),
     ],
@@ -1077,7 +1089,7 @@ def test_more_than_is_matched_by_is_refused_before_anything_is_sent(quiet: Proje
     asked = visitor.get(f"/p/{slug(quiet)}/agents/bulk?verb=pause&q={'n' * 101}")
 
     assert asked.status_code == 422
-    assert "q : String should have at most 100 characters" in words(asked)
+    assert "q : can have at most 100 characters" in words(asked)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx2
 import pytest
@@ -171,6 +172,22 @@ def test_what_is_typed_while_an_answer_is_on_its_way_stays(me: Guest, project: P
     expect(me.page.locator(".task-line")).to_contain_text("something new")
 
     assert me.page.input_value("#do-pause input[name=reason]") == "half a sentence"
+
+
+def test_what_is_typed_into_a_form_that_goes_meanwhile_stays(me: Guest, project: Project) -> None:
+    agent = project.spawn()["id"]
+    me.go(f"/a/{agent}")
+    me.page.click("#do-pause summary")
+    reason = me.page.locator("#do-pause input[name=reason]")
+    reason.fill("half a sentence")
+    reason.blur()
+
+    project.send(agent, "terminate")
+    expect(me.page.locator("#pulse")).to_contain_text("Waits for what is typed")
+
+    expect(reason).to_have_value("half a sentence")
+    me.page.click("#do-pause button")
+    expect(me.page.locator(".problem, .done.rejected")).to_contain_text("terminated")
 
 
 def test_a_hold_that_was_chosen_and_is_lifted_meanwhile_lifts_no_other(me: Guest, project: Project) -> None:
@@ -370,7 +387,7 @@ def test_all_that_match_are_paused_with_their_number_typed(me: Guest, project: P
     me.page.fill("input[name=count]", "2")
     me.page.click("form button:has-text('Pause 2')")
 
-    expect(me.page.locator(".done")).to_contain_text("A batch of 2: 2 applied")
+    expect(me.page.locator(".done")).to_contain_text("Pause, a batch of 2: 2 applied")
     me.complaints.clear()  # the browser notes that the first try was answered 409
 
 
@@ -487,12 +504,86 @@ def test_no_table_of_costs_runs_out_of_its_card(
         assert me.page.locator(".bars th").first.evaluate("th => th.clientWidth") > 60
 
 
+@pytest.mark.parametrize("width", [360, 1440])
+def test_long_names_leave_room_for_the_numbers(
+    browser: Browser, server: str, admin: Api, project: Project, width: int
+) -> None:
+    made = admin.post("projects", {"name": uuid4().hex + "W" * 60})
+    kind = admin.post("agent-types", {"name": uuid4().hex + "T" * 60})
+    long = Project(admin, made.json["id"], kind.json["id"])  # type: ignore[index]
+    agent = long.spawn(name="n" * 100)["id"]
+    long.send(agent, "pause", owner="budget-" + "o" * 50)
+    eventually(lambda: long.api.get(long.agent(agent)).json["holds"])  # type: ignore[index]
+    with guest(browser, server, admin, viewport={"width": width, "height": 900}) as me:
+        me.go(f"/p/{slug(long)}/agents")
+        held = me.page.locator("table.agents .act")
+        assert held.evaluate("cell => cell.clientWidth") < width / 3
+        for path in (f"/p/{slug(long)}/agents", "/", "/settings") if width > 1000 else ():
+            me.go(path)
+            over = "[...document.querySelectorAll('.scroll')].filter(s => s.scrollWidth > s.clientWidth).length"
+            assert me.page.evaluate(over) == 0, path
+
+
+def test_a_commands_time_is_in_its_own_row(browser: Browser, server: str, admin: Api, project: Project) -> None:
+    project.spawn(name="an-agent-of-a-middling-name")
+    with guest(browser, server, admin, viewport={"width": 360, "height": 900}) as me:
+        me.go("/")
+        below = """[...document.querySelectorAll('.ticker li')].filter(row => row.querySelector('.took')
+            .getBoundingClientRect().bottom > row.getBoundingClientRect().bottom + 1).length"""
+        assert me.page.locator(".ticker .took").count()
+        assert me.page.evaluate(below) == 0
+
+
+def test_a_link_to_what_can_be_done_opens_it(me: Guest, project: Project) -> None:
+    agent = project.spawn()["id"]
+
+    me.go(f"/a/{agent}#do-terminate")
+
+    expect(me.page.locator("#do-terminate input[name=confirm]")).to_be_visible()
+
+
+BARS = """
+    window.bars = [];
+    const rect = Path2D.prototype.rect;
+    Path2D.prototype.rect = function (x, y, width, height) {
+        if (height > 20 && width < 300) bars.push([x, width]);
+        return rect.call(this, x, y, width, height);
+    };
+"""
+"""Notes where bars are drawn, and how wide, in pixels of the canvas."""
+
+
+def test_the_bar_of_what_was_spent_lies_within_its_time(me: Guest, project: Project) -> None:
+    agent = project.spawn()["id"]
+    project.api.post(f"{project.agent(agent)}/usage", {"entries": [{"report_id": "1", "cost": 1}]})
+    of = f"project={slug(project)}&range=24h"
+    numbers = f"{me.base}/charts/cost?{of}"
+    eventually(lambda: me.page.request.get(numbers).json()["columns"][0], 30)
+    me.page.add_init_script(BARS)
+    me.go(f"/costs?{of}")
+
+    [left, width] = eventually(lambda: me.page.evaluate("bars"))[-1]
+
+    drawn = me.page.request.get(numbers).json()
+    (start,), (since, until) = drawn["columns"][0], drawn["ends"]
+    ratio = me.page.evaluate("devicePixelRatio")
+    plot = me.page.evaluate(
+        "(() => { const [o, c] = ['.u-over', 'canvas'].map(s => document.querySelector(s).getBoundingClientRect());"
+        " return [o.left - c.left, o.width]; })()"
+    )
+    begins, ends = (plot[0] + (at - since) / (until - since) * plot[1] for at in (start, start + drawn["step"]))
+    assert begins - 3 < left / ratio < begins + 3
+    assert left / ratio + width / ratio < ends + 3
+
+
 def test_the_chart_of_latencies_has_each_part_at_each_quantile(me: Guest, project: Project) -> None:
     me.go(f"/commands?project={slug(project)}")
 
     for part in ("waiting", "applying", "whole"):
         for quantile in ("p50", "p95", "p99"):
             expect(me.page.locator(".u-legend")).to_contain_text(f"{part} {quantile}")
+    styles = "[...document.querySelectorAll('.u-legend .u-marker')].map(m => getComputedStyle(m).borderStyle)"
+    assert set(me.page.evaluate(styles)) >= {"solid", "dashed", "dotted"}, "as the lines are"
 
 
 def test_without_scripts_it_works_as_well(browser: Browser, server: str, admin: Api, project: Project) -> None:

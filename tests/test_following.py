@@ -177,8 +177,9 @@ def test_orch_events_shows_what_happened_and_what_happens(cli: Orch, project: Pr
     [
         (("events", "--verb", "fly"), 1, "verb"),
         (("events", "-f", "--verb", "fly"), 1, "verb"),
-        (("events", "-f", "--after", "nonsense"), 1, "cursor"),
+        (("events", "-f", "--after", "nonsense"), 1, "after: is not a cursor"),
         (("events", "-f", "--agent", "nobody"), 3, "nobody"),
+        (("events", "-f", "--agent", "00000000-0000-4000-8000-000000000000"), 3, "no agent"),
         (("events", "-f", "-p", "nowhere"), 3, "nowhere"),
         (("events", "-f", "--url", "http://127.0.0.1:9"), 7, "no server"),
         (("agent", "watch", "00000000-0000-4000-8000-000000000000"), 3, "no agent"),

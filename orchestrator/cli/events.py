@@ -38,6 +38,8 @@ def events(
     path = f"{session.project(project)}/events" if project else "/events"
     wanted["agent_id"] = agent_id and named("agent", agent_id)
     if follow:
+        if project and agent_id:
+            session.client.get(f"{session.project(project)}/agents/{wanted['agent_id']}")  # or it would be waited for
         for event in feed.follow(session.client, path, after, **wanted):
             tell(session, event)
     else:

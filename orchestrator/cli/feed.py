@@ -32,7 +32,7 @@ def follow(client: Client, path: str, after: str | None, **params: Any) -> Itera
 def here(client: Client, path: str, after: str | None = None, **params: Any) -> str:
     """The cursor of a feed as it stands now (or `after`). Raises Failure for what the server refuses."""
     try:
-        with client.open(Following(path, params, after).call()) as response:
+        with client.open(Following(path, params | ({"after": after} if after else {})).call()) as response:
             if response.is_success:
                 return next((message.id for message in httpx2.EventSource(response)), after or "")
             response.read()

@@ -15,7 +15,7 @@ from web.glance import glance
 from workers.app import app
 
 ANSWER_SECONDS = 0.5
-"""For so long answers of workers are waited for."""
+"""For so long the answers of workers are waited for, where one that listens does not give any."""
 
 
 class Worker(NamedTuple):
@@ -40,12 +40,21 @@ def workers() -> str:
 @glance
 def _crew() -> list[Worker] | None:
     """None where nobody can be asked, since Redis is away."""
+    known = link().attempt(_known, otherwise=None)
+    if not known:
+        return None if known is None else []
     try:
-        inspect = app.control.inspect(timeout=ANSWER_SECONDS)
-        stats, active = inspect.stats() or {}, inspect.active() or {}
+        stats = app.control.inspect(timeout=ANSWER_SECONDS, limit=known).stats() or {}
+        active = app.control.inspect(timeout=ANSWER_SECONDS, limit=len(stats)).active() or {} if stats else {}
     except (OperationalError, OSError):
         return None
     return [_worker(name, told, active.get(name, [])) for name, told in sorted(stats.items())]
+
+
+def _known(client: Any) -> int:
+    """How many workers a question is laid out for: once so many have answered, nobody waits for one more. One that was
+    killed is among them until its name is taken again."""
+    return int(client.scard(f"_kombu.binding.{app.control.mailbox.exchange.name}"))
 
 
 def _worker(name: str, told: dict[str, Any], active: list[dict[str, Any]]) -> Worker:

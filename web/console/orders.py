@@ -94,7 +94,9 @@ def send_matching(project: str) -> AnyResponse:
         return agents.confirm(project, marks.plain(problem))
     bell.ring()
     log.info("batch_accepted", batch_id=str(sent.batch_id), commands=sent.count)
-    return redirect(url_for("console.agents", project=chosen.slug, sent=sent.batch_id), 303)
+    shown: dict[str, Any] = {"project": chosen.slug, "sent": sent.batch_id, **agents.given(request.form)}
+    shown.pop("status", None)  # which is another one now
+    return redirect(url_for("console.agents", **shown), 303)
 
 
 def _order(verb: Verb, agent: Row[Any]) -> Order:

@@ -23,7 +23,15 @@
 
   const day = (at, [since, until]) => {
     const said = new Date(at * 1000).toISOString();
-    return until - since > 90000 ? said.slice(5, 10) : said.slice(11, 16);
+    if (until - since <= 90000) return said.slice(11, 16);
+    return at % 86400 ? "" : said.slice(5, 10); // a date is the midnight that it begins with
+  };
+
+  // A bar is as wide as its bin where each bin has a place, also those in which there was nothing.
+  const placed = ([times, values], { ends: [since, until], step }) => {
+    const at = new Map(times.map((time, n) => [time, values[n]])), all = [];
+    for (let time = Math.floor(since / step) * step; time < until; time += step) all.push(time);
+    return [all, all.map((time) => at.get(time) ?? null)];
   };
 
   const series = {
@@ -41,9 +49,9 @@
         label: name, stroke: colour({ p50: "--working", p95: "--waiting", p99: "--wrong" }[name.split(" ")[1]]),
         dash: dash[name.split(" ")[0]], width: 1.5, value: (_, v) => words.latency(v) })) };
     },
-    cost: (names, columns) => ({ data: columns.slice(0, 2), lines: [{
+    cost: (names, columns, numbers) => ({ data: placed(columns, numbers), lines: [{
       label: "USD", stroke: colour("--working"), fill: colour("--working-soft"), width: 1.5,
-      paths: uPlot.paths.bars({ size: [0.8, 60] }), value: (_, v) => words.cost(v) }] }),
+      paths: uPlot.paths.bars({ size: [0.8], align: 1 }), value: (_, v) => words.cost(v) }] }),
   };
 
   const made = (box, numbers, data, lines) => {
@@ -51,6 +59,7 @@
     const axis = { stroke: colour("--quiet"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false }, font: "12px system-ui" };
     return new uPlot({
       width: box.clientWidth || 300, height: 220, series: [{ value: (_, v) => (v == null ? "–" : new Date(v * 1000).toISOString().slice(0, 16).replace("T", " ")) }, ...lines],
+      legend: { markers: { dash: (self, n) => ({ 2: "dotted", 6: "dashed" })[self.series[n].dash?.[0]] || "solid" } },
       tzDate: (at) => uPlot.tzDate(new Date(at * 1e3), "Etc/UTC"),
       axes: [{ ...axis, values: (_, all) => all.map((at) => day(at, numbers.ends)).map((said, n, before) => (said === before[n - 1] ? "" : said)) },
              { ...axis, size: wide, ...(name === "fleet" ? { incrs: whole } : {}), values: (_, all, __, ___, step) => ticks[name](all, step) }],
@@ -59,8 +68,8 @@
   };
 
   const show = (box, numbers) => {
-    const { data, lines } = series[box.dataset.chart](numbers.names, numbers.columns);
-    box.classList.toggle("none", !data[0].length);
+    const { data, lines } = series[box.dataset.chart](numbers.names, numbers.columns, numbers);
+    box.classList.toggle("none", !numbers.columns[0].length);
     const plot = drawn.get(box)?.plot;
     if (plot) { plot.ends = numbers.ends; plot.setData(data); }
     drawn.set(box, { plot: plot || made(box, numbers, data, lines), numbers });

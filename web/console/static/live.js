@@ -37,6 +37,12 @@
     if (target.value === target.defaultValue) touched.delete(place(target)); else touched.add(place(target));
   });
 
+  // Words that somebody has typed into a form that the new page has no more: they stay, and all of the page with them.
+  const hasLost = (text) => {
+    const there = new Set([...new DOMParser().parseFromString(text, "text/html").querySelectorAll(FIELD)].map(place));
+    return fields().some((each) => touched.has(place(each)) && !there.has(place(each)));
+  };
+
   // Nobody's words are taken from under their fingers, and no button from under a hand.
   const isBusy = () => isOurs(document.activeElement) || isPressed || Date.now() - aimed < AIM;
 
@@ -81,6 +87,13 @@
       event.preventDefault();
       return wait(PACE);
     }
+    if (hasLost(event.detail.ctx.text)) {
+      event.preventDefault();
+      if (told) told.textContent = "This page has changed, and waits for what is typed on it.";
+      show("lost", "Waits for what is typed");
+      return wait(SLOW);
+    }
+    if (source?.readyState === EventSource.OPEN) show("on", "Live");
     opened = [...live().querySelectorAll("details[open][id]")].map((each) => each.id);
     typed = fields().filter((each) => touched.has(place(each))).map((each) => [place(each), each.value]);
   });
@@ -172,6 +185,7 @@
     else if (event.key === "r") location.reload();
   });
 
+  document.getElementById(location.hash.slice(1))?.closest("details")?.setAttribute("open", "");
   copying();
   connect();
 })();
