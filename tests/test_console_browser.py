@@ -563,6 +563,10 @@ def test_the_bar_of_what_was_spent_lies_within_its_time(me: Guest, project: Proj
     me.go(f"/costs?{of}")
 
     [left, width] = eventually(lambda: me.page.evaluate("bars"))[-1]
+    project.send(agent, "pause")
+    me.page.wait_for_event("response", lambda answer: answer.request.headers.get("hx-request") == "true")
+    me.page.wait_for_timeout(300)
+    expect(me.page.locator("[data-chart] canvas")).to_be_visible()
 
     drawn = me.page.request.get(numbers).json()
     (start,), (since, until) = drawn["columns"][0], drawn["ends"]
