@@ -50,7 +50,7 @@
         dash: dash[name.split(" ")[0]], width: 1.5, value: (_, v) => words.latency(v) })) };
     },
     cost: (names, columns, numbers) => ({ data: placed(columns, numbers), lines: [{
-      label: "USD", stroke: colour("--working"), fill: colour("--working-soft"), width: 1.5,
+      label: "USD", stroke: colour("--working"), fill: colour("--working-soft"), width: 1.5, points: { show: false },
       paths: uPlot.paths.bars({ size: [0.8], align: 1 }), value: (_, v) => words.cost(v) }] }),
   };
 
