@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 from flask import render_template
 from kombu.exceptions import OperationalError
+from redis import ResponseError
 
 from orchestrator import queries
 from orchestrator.db import autocommit
@@ -40,21 +41,25 @@ def workers() -> str:
 @glance
 def _crew() -> list[Worker] | None:
     """None where nobody can be asked, since Redis is away."""
-    known = link().attempt(_known, otherwise=None)
-    if not known:
-        return None if known is None else []
+    listening = link().attempt(_listening, otherwise=None)
+    if listening is None:
+        return None
     try:
-        stats = app.control.inspect(timeout=ANSWER_SECONDS, limit=known).stats() or {}
+        stats = app.control.inspect(timeout=ANSWER_SECONDS, limit=listening or None).stats() or {}
         active = app.control.inspect(timeout=ANSWER_SECONDS, limit=len(stats)).active() or {} if stats else {}
     except (OperationalError, OSError):
         return None
     return [_worker(name, told, active.get(name, [])) for name, told in sorted(stats.items())]
 
 
-def _known(client: Any) -> int:
-    """How many workers a question is laid out for: once so many have answered, nobody waits for one more. One that was
-    killed is among them until its name is taken again."""
-    return int(client.scard(f"_kombu.binding.{app.control.mailbox.exchange.name}"))
+def _listening(client: Any) -> int:
+    """How many workers hear a question: once so many have answered, nobody waits for one more. Zero where Redis
+    does not tell who is there."""
+    name = app.conf.broker_transport_options["client_name"]
+    try:
+        return sum(each["name"] == name for each in client.client_list(_type="pubsub"))
+    except ResponseError:
+        return 0
 
 
 def _worker(name: str, told: dict[str, Any], active: list[dict[str, Any]]) -> Worker:
